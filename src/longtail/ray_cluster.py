@@ -157,6 +157,16 @@ def board_of(ray: Any) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
 
+def failed(reason: object) -> str:
+    """Return what to do after Ray has given up something.
+
+    Example:
+        >>> failed("the object store is full")
+        'Ray failed (the object store is full): repeat the command; what is finished is kept.'
+    """
+    return f"Ray failed ({reason}): repeat the command; what is finished is kept."
+
+
 def stopped(reason: object) -> str:
     """Return what to do after a cluster has stopped.
 

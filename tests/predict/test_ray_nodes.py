@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workers() -> list[psutil.Process]:
     """Return the processes that are at work on parts."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "_predict_part" in "".join(child.cmdline())]
+    return [child for child in children if child.is_running() and "predict_part" in "".join(child.cmdline())]
 
 
 @pytest.mark.parametrize("lost", ["worker", "node"])

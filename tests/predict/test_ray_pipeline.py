@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import queue
 import shutil
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from rich.console import Console
 
 import longtail
 from longtail import ray_cluster
+from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.predict import Predictor, ray_pipeline
 from longtail.predict.merge import COMPLETE, merge_parts
@@ -70,17 +69,16 @@ def test_a_cluster_that_is_not_there_is_told(
 
 
 def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_CHECKS", 0.01)
-    rows: queue.Queue[Any] = queue.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_CHECKS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server, Reporter(quiet=True).bar("predict", 7) as bar:
         head = ray_cluster.Head(f"127.0.0.1:{server.getsockname()[1]}")
-        threading.Timer(1.5, rows.put, [7]).start()
-        assert ray_pipeline._next(rows, head) == 7  # as long as the head is there
-    with pytest.raises(LongtailError, match="repeat the command"):
-        ray_pipeline._next(rows, head)
-    rows.put(ValueError("out of memory"))
-    with pytest.raises(LongtailError, match="out of memory"):
-        ray_pipeline._next(rows, head)
+        ray_pipeline._wait(iter([None, 3, None, 4]), head, bar, 0)  # as long as the head is there
+        assert bar.done == 7
+        server.close()
+        with pytest.raises(LongtailError, match="repeat the command"):
+            ray_pipeline._wait(iter([None] * 4), head, bar, 0)
+        with pytest.raises(LongtailError, match="out of memory"):
+            ray_pipeline._wait((int(error) for error in ["out of memory"]), head, bar, 0)
 
 
 @pytest.mark.timeout(200)
@@ -111,7 +109,7 @@ def test_a_cluster_writes_what_one_machine_would_and_goes_on(
 ) -> None:
     monkeypatch.setattr(ray_pipeline, "_LEAST_IMAGES", 16)
     options: dict[str, Any] = {"device": device, "batch_size": 4}
-    monkeypatch.setattr(ray_pipeline, "_GPU", "cpu")
+    monkeypatch.setattr(ray_pipeline, "GPU", "cpu")
     out, shown = tmp_path / "parts", io.StringIO()
     report = predict_on_ray(ready, photos, out, **options, console=Console(file=shown, width=200))
     assert (report.predicted, report.skipped, report.unread) == (60, 2, {".mov": 1})
@@ -152,6 +150,15 @@ def test_parts_of_another_model_are_refused(ray: Any, ready: Path, photos: Path,
     save_info(replace(load_info(run), threshold=0.9), run)
     with pytest.raises(LongtailError, match="model"):
         predict_on_ray(run, photos, tmp_path / "parts", device="cpu")
+
+
+@pytest.mark.timeout(100)
+def test_what_fails_on_a_machine_is_told_in_one_sentence(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(ready, tmp_path / "run")
+    (run / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(LongtailError, match=r"model\.safetensors") as told:
+        predict_on_ray(run, photos, tmp_path / "parts", device="cpu")
+    assert "Traceback" not in str(told.value)
 
 
 def _job(run: Path, photos: Path) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -23,28 +22,29 @@ from longtail.config.schema import EngineName
 from longtail.console import Bar, Reporter
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import output_place, remove, write_atomically
-from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
-from longtail.predict.images import Item, find_images
+from longtail.predict.images import find_images
 from longtail.predict.merge import COMPLETE
 from longtail.predict.part_folder import PartFolder
-from longtail.predict.parts import KEY, POSITION, Job, Part, list_parts, remove_doubles, rows_of, write_part
-from longtail.predict.predict import Chosen, PredictionReport, job_of, part_rows
-from longtail.predict.predictor import Prediction, Predictor, read_item
+from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_doubles, rows_of
+from longtail.predict.predict import Chosen, PredictionReport, job_of
+from longtail.predict.predictor import Prediction
+from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.ray_cluster import Head, connected, stopped
-from longtail.remote import Place, RemotePath, is_url
+from longtail.ray_cluster import Head, connected, failed
+from longtail.remote import RemotePath, is_url
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
 
+RETRIES: Final = 20
+"""How often a part is begun again after its machine or its process was lost."""
 SKIPPED: Final = "_skipped.csv"
 """List of the images that could not be read, in the folder of the parts; readers of Parquet pass over a leading _."""
 _PARTS = 200  # of a prediction, at least, if it has images enough
 _LEAST_IMAGES, _MOST_IMAGES = 64, 10_000  # of a part
-_MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block on its way to a GPU
 _WRITERS = 2  # of what comes from GPUs, each a process; writing is little work
-_GPU = "cuda"
+_PATIENCE = 1.0  # seconds without a part, after which the head of the cluster is looked at
 
 
 def predict_on_ray(
@@ -99,15 +99,14 @@ def predict_on_ray(
     job = job_of(run, info, images, listing, top_k=top_k, prior=prior, column=image_column)
     report = PredictionReport(output_place(out))
     begun = time.perf_counter()
-    with PartFolder(report.out.absolute(), job, restart=restart) as folder, connected(address, "ray.data") as ray:
-        _quiet(ray)
+    with PartFolder(report.out.absolute(), job, restart=restart) as folder, connected(address) as ray:
         report.earlier = folder.count
         if folder.count:
             reporter.say(f"continuing after {folder.count:,} files of an earlier command")
         gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "auto" else 0
-        work = _Work(
+        work = Work(
             run=os.path.abspath(run),  # noqa: PTH100
-            device=_GPU if gpus else "cpu",
+            device=GPU if gpus else "cpu",
             engine=engine,
             prior=prior,
             top_k=top_k,
@@ -120,8 +119,12 @@ def predict_on_ray(
         blocks, total = _put_blocks(ray, chosen, images, work)
         if total:
             remove(folder.folder / COMPLETE, "allow writing to it")
+            if gpus:
+                parts = _parts_by_gpus(blocks, work, gpus, min(_MOST_IMAGES, total // _PARTS))
+            else:
+                parts = _parts_by_cpus(ray, blocks, work)
             with reporter.bar("predict", folder.count + total) as bar:
-                _wait(ray, _pipeline(ray, blocks, work, gpus, min(_MOST_IMAGES, total // _PARTS)), bar, report.earlier)
+                _wait(parts, Head(ray.get_runtime_context().gcs_address), bar, report.earlier)
         report.seconds = time.perf_counter() - begun
         _finish(folder, report, total)
     for text in report.lines():
@@ -129,38 +132,12 @@ def predict_on_ray(
     return report
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is done with the images, on whatever machine."""
-
-    run: str
-    device: str
-    engine: EngineName
-    prior: str | None
-    top_k: int
-    batch_size: int
-    look: Preprocessing
-    job: Job
-    folder: Place
-
-    @property
-    def most_images(self) -> int:
-        """Of a block."""
-        most_decoded = max(16, min(1024, _MOST_PIXELS // (3 * self.look.size**2)))
-        return most_decoded if self.device == _GPU else _MOST_IMAGES
-
-
-def _quiet(ray: Any) -> None:
-    """Silence what Ray Data draws and says by itself: the bar is ours."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-
-
-def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: _Work) -> tuple[list[Any], int]:
+def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: Work) -> tuple[list[Any], int]:
     """List the images into blocks in the object store, small ones first, and return those and the number of images."""
     blocks, total, items = [], 0, chosen.items()
     least = max(_LEAST_IMAGES, work.batch_size)
-    while batch := list(islice(items, min(work.most_images, max(least, total // _PARTS)))):
+    most = work.most_decoded if work.device == GPU else _MOST_IMAGES
+    while batch := list(islice(items, min(most, max(least, total // _PARTS)))):
         if any(not isinstance(item.source, str) for item in batch):
             raise LongtailError(
                 f"{images} holds the images themselves: predict it with --shard I/N, or use longtail.predict.Predictor "
@@ -174,7 +151,10 @@ def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: _Work) -> tu
             POSITION: pa.array(positions, pa.int64()),
             KEY: pa.array(keys, pa.uint64()),
         }
-        blocks.append(ray.put(pa.table(columns)))
+        try:
+            blocks.append(ray.put(pa.table(columns)))
+        except ray.exceptions.RayError as error:  # its memory is full, and so is the disk
+            raise LongtailError(failed(first_line(error))) from error
         total += len(batch)
     return blocks, total
 
@@ -184,134 +164,90 @@ def _everywhere(path: str) -> bytes:
     return os.fsencode(path if is_url(path) else os.path.abspath(path))  # noqa: PTH100
 
 
-def _pipeline(ray: Any, blocks: list[Any], work: _Work, gpus: int, part_images: int) -> Any:
-    """Return the data set of the numbers of images in finished parts, which is computed as it is read.
+def _parts_by_cpus(ray: Any, blocks: list[Any], work: Work) -> Iterator[int | None]:
+    """Yield the numbers of images of parts as they are finished, and None now and then while none is.
 
-    On CPUs a block of paths becomes a part in one task, of one core: any core takes it, and another one again if the
-    first is lost. For GPUs, tasks decode, an actor for each predicts, and tasks without a core write. So nothing that
-    holds a core waits for what needs one.
+    A block of paths becomes a part in one task of one core: any core takes it, and another one again if the first is
+    lost.
     """
-    whole_blocks: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None}
-    data = ray.data.from_arrow_refs(blocks)
-    if not gpus:
-        return data.map_batches(partial(_predict_part, work=work), num_cpus=1, **whole_blocks)
-    rows = data.map_batches(partial(_decode, look=work.look), num_cpus=1, **whole_blocks).map_batches(
-        _Actor,
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(predict_part)
+    work = ray.put(work)
+    active = [remote.remote(block, work) for block in blocks]
+    while active:
+        done, active = ray.wait(active, timeout=_PATIENCE)
+        yield from ray.get(done) or [None]
+
+
+def _parts_by_gpus(blocks: list[Any], work: Work, gpus: int, part_images: int) -> Iterator[int | None]:
+    """Yield the same where there are GPUs, by Ray Data: tasks decode, an actor for each GPU predicts, tasks write.
+
+    Only tasks that decode take a core, so that nothing that holds one waits for what needs one. A thread waits for the
+    parts.
+    """
+    data = import_module("ray.data")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    data.DataContext.get_current().enable_progress_bars = False  # ours is shown
+    decoded = data.from_arrow_refs(blocks).map_batches(
+        partial(decode, look=work.look), batch_format="pyarrow", batch_size=None, num_cpus=1
+    )
+    rows = decoded.map_batches(
+        PredictingActor,
         fn_constructor_args=(work,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus),
+        compute=data.ActorPoolStrategy(min_size=1, max_size=gpus),
         batch_format="pyarrow",
         batch_size=4 * work.batch_size,  # which Ray asks for with GPUs
         num_cpus=0,
         num_gpus=1,
     )
-    return rows.map_batches(
-        partial(_write, work=work),
+    written = rows.map_batches(
+        partial(write_rows, work=work),
         batch_format="pyarrow",
-        batch_size=part_images if part_images > work.most_images else None,
-        compute=ray.data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
+        batch_size=part_images if part_images > work.most_decoded else None,
+        compute=data.TaskPoolStrategy(size=min(_WRITERS, len(blocks))),
         num_cpus=0,
     )
-
-
-def _predict_part(block: pa.Table, work: _Work) -> pa.Table:
-    """Read, decode and predict the images of a block of paths, and write their part."""
-    predictor = _predictor(work.job.model, work.run, work.device, work.engine, work.prior)
-    items = (
-        Item(os.fsdecode(name), os.fsdecode(source), problem)
-        for name, source, problem in zip(*_lists(block, "name", "source", PROBLEM), strict=True)
-    )
-    return _write(_predict(items, block, predictor, work), work)
-
-
-@lru_cache(maxsize=1)
-def _predictor(model: str, run: str, device: str, engine: EngineName, prior: str | None) -> Predictor:  # noqa: ARG001
-    """Return the predictor of this process, which does many blocks; ``model`` tells runs of the same name apart."""
-    return Predictor(run, device=device, engine=engine, prior=prior)
-
-
-def _predict(items: Iterator[Item], block: pa.Table, predictor: Predictor, work: _Work) -> pa.Table:
-    """Return the rows of a part."""
-    rows = predictor.stream(items, workers=1, total=len(block), top_k=work.top_k, batch_size=work.batch_size)
-    return part_rows(list(rows), work.job, *_lists(block, POSITION, KEY))
-
-
-def _lists(block: pa.Table, *columns: str) -> list[list[Any]]:
-    return [block[column].to_pylist() for column in columns]
-
-
-def _decode(block: pa.Table, look: Preprocessing) -> pa.Table:
-    """Read the images of a block and bring them to the network's square; raw pixels behind the header of a PPM."""
-    header = f"P6\n{look.size} {look.size}\n255\n".encode()
-    pixels: list[bytes | None] = []
-    problems: list[str] = []
-    for source, name, problem in zip(*_lists(block, "source", "name", PROBLEM), strict=True):
-        item = read_item(Item(os.fsdecode(name), os.fsdecode(source), problem), look)
-        problems.append(item.problem)
-        pixels.append(None if item.problem else header + item.source.tobytes())  # type: ignore[union-attr]
-    block = block.drop_columns(["source", PROBLEM])
-    return block.append_column("image", pa.array(pixels, pa.large_binary())).append_column(
-        PROBLEM, pa.array([problem.encode("utf-8", "backslashreplace").decode() for problem in problems], pa.string())
-    )
-
-
-class _Actor:
-    """A predictor on a GPU, from decoded images to rows of a part."""
-
-    def __init__(self, work: _Work) -> None:
-        self._work = work
-        self._predictor = Predictor(work.run, device=work.device, engine=work.engine, prior=work.prior)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        items = (
-            Item(os.fsdecode(name), image or b"", problem)
-            for name, image, problem in zip(*_lists(block, "name", "image", PROBLEM), strict=True)
-        )
-        return _predict(items, block, self._predictor, self._work)
-
-
-def _write(rows: pa.Table, work: _Work) -> pa.Table:
-    """Write a part, called by what is in it, so that work that is done again replaces it."""
-    rows = rows.sort_by(POSITION)  # blocks come as they are done
-    digest = hashlib.blake2b(rows[KEY].to_numpy().tobytes(), digest_size=8).hexdigest()
-    name = f"part-{pc.min(rows[POSITION]).as_py():012}-{digest}.parquet"
-    write_part(work.folder / name, work.job, [rows])
-    return pa.table({"rows": [len(rows)]})
-
-
-def _wait(ray: Any, written: Any, bar: Bar, earlier: int) -> None:
-    """Let the pipeline run, and draw how far it is. A thread waits for the parts, so that the head can be watched."""
-    begun, head = time.perf_counter(), Head(ray.get_runtime_context().gcs_address)
-    rows: queue.Queue[int | Exception | None] = queue.Queue()
+    numbers: queue.Queue[int | Exception | None] = queue.Queue()
 
     def receive() -> None:
         try:
             for row in written.iter_rows():
-                rows.put(row["rows"])
-            rows.put(None)
+                numbers.put(row["images"])
+            numbers.put(None)
         except Exception as error:
-            rows.put(error)
+            numbers.put(error)
 
     threading.Thread(target=receive, daemon=True).start()
-    bar.update(earlier)
-    while (number := _next(rows, head)) is not None:
-        done = bar.done + number
-        bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
-
-
-def _next(rows: queue.Queue[int | Exception | None], head: Head) -> int | None:
-    """Return the number of images of the next part, None at the end."""
     while True:
         try:
-            number = rows.get(timeout=1.0)
+            number = numbers.get(timeout=_PATIENCE)
         except queue.Empty:
-            head.check()
+            yield None
             continue
+        if number is None:
+            return
         if isinstance(number, Exception):
-            cause = getattr(number, "cause", None)
-            if isinstance(cause, LongtailError):
-                raise LongtailError(str(cause)) from number
-            raise LongtailError(stopped(first_line(number))) from number
-        return number
+            raise number
+        yield number
+
+
+def _wait(parts: Iterator[int | None], head: Head, bar: Bar, earlier: int) -> None:
+    """Wait for the parts, draw how far they are, and look now and then whether the cluster is still there."""
+    begun = time.perf_counter()
+    bar.update(earlier)
+    try:
+        for number in parts:
+            if number is None:
+                head.check()
+                continue
+            done = bar.done + number
+            bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
+    except Exception as error:  # Ray has many, and wraps those of tasks in classes of its own
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, LongtailError):
+            raise LongtailError(str(cause)) from error
+        if isinstance(error, LongtailError):
+            raise
+        raise LongtailError(failed(first_line(cause or error))) from error
 
 
 def _finish(folder: PartFolder, report: PredictionReport, total: int) -> None:
