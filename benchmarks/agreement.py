@@ -16,8 +16,9 @@ from rich.console import Console
 from scipy.stats import ttest_ind
 
 from longtail.config.build import build, with_options
+from longtail.config.options import merge
 from longtail.config.recipes import base_config
-from longtail.config.schema import RunConfig, merge
+from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.square import Square

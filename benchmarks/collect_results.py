@@ -21,8 +21,9 @@ from typing import Any
 
 import yaml
 
+from longtail.config.options import flatten
 from longtail.config.recipes import base_config
-from longtail.config.schema import EXECUTION, flatten
+from longtail.config.schema import EXECUTION
 
 FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll", "ece")
 FIGURES_SHOWN = ("accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "ece")

@@ -12,7 +12,8 @@ from common import Row, best_device, medians_of, parser, row, rows_to_json, show
 from torch.nn import functional
 
 from longtail import ClassCounts
-from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import TrainingConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform
 from longtail.losses import CrossEntropyLoss

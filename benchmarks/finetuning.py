@@ -21,7 +21,8 @@ from plain import PlainImages, endless
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
-from longtail.config.schema import FINETUNING, LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import ModelConfig, TrainingConfig
+from longtail.config.stage import FINETUNING, LossConfig, OptimizerConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform

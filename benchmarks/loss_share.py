@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from common import FixedRows, parser, row, rows_to_json, show, wait_for_device
 
-from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import TrainingConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts

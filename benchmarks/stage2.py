@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from common import flops_per_image, matmul_rate, parser, row, rows_to_json, show
 
-from longtail.config.schema import DataConfig, LossConfig, ModelConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import DataConfig, ModelConfig, TrainingConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split

@@ -17,7 +17,8 @@ import torch
 from common import FixedRows, flops_per_image, matmul_rate, parser, row, rows_to_json, show, wait_for_device
 from plain import PlainImages, endless, plain_loader, plain_steps, tuned_steps
 
-from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig, TrainingConfig
+from longtail.config.schema import TrainingConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.subsets import long_tailed_counts

@@ -30,9 +30,10 @@ from PIL import Image  # noqa: E402
 from untrained_run import write_run as write_untrained_run  # noqa: E402
 
 from longtail.config.build import build  # noqa: E402
+from longtail.config.options import merge  # noqa: E402
 from longtail.config.recipes import base_config  # noqa: E402
 from longtail.config.resolve import complete  # noqa: E402
-from longtail.config.schema import RunConfig, merge  # noqa: E402
+from longtail.config.schema import RunConfig  # noqa: E402
 from longtail.console import Reporter  # noqa: E402
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import ScheduleConfig
+from longtail.config.stage import ScheduleConfig
 from longtail.console import Bar, Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import ImageData, Split

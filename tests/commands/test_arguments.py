@@ -19,8 +19,8 @@ from longtail.cli import ALIASES, COMMANDS
 from longtail.commands.arguments import arguments_of, parse
 from longtail.commands.train import train
 from longtail.config.build import build
+from longtail.config.options import merge
 from longtail.config.resolve import complete
-from longtail.config.schema import merge
 from longtail.experiments.grid_plan import Grid
 from longtail.run.layout import read_config
 

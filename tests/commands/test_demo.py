@@ -22,7 +22,7 @@ def tiny_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.datasets import load_digits
 
     from longtail.config import resolve
-    from longtail.config.schema import merge
+    from longtail.config.options import merge
 
     bunch = load_digits()
     pixels = np.pad(np.kron(bunch.images, np.ones((3, 3))), ((0, 0), (2, 2), (2, 2))) * (255 / 16)

@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from longtail.config.build import build, read_config_file
+from longtail.config.options import flatten
 from longtail.config.recipes import base_config, check_recipe, list_recipes, load_recipe, scale_epochs
-from longtail.config.schema import AUTO_LOSS, RunConfig, flatten
+from longtail.config.schema import RunConfig
+from longtail.config.stage import AUTO_LOSS
 from longtail.errors import LongtailError
 from longtail.losses import build_loss
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from longtail.config.recipes import load_recipe
-from longtail.config.schema import ScheduleConfig
+from longtail.config.stage import ScheduleConfig
 
 
 def rates(schedule: ScheduleConfig, peak: float, epochs: int) -> list[float]:

@@ -16,7 +16,7 @@ import pytest
 
 from longtail import ClassCounts, cli, losses
 from longtail.compare.comparison import compare_runs
-from longtail.config.schema import LossConfig, StageConfig
+from longtail.config.stage import LossConfig, StageConfig
 from longtail.data.sources import registry
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss

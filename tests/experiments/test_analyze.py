@@ -14,9 +14,10 @@ import torch
 
 from longtail.analysis.columns import Analysis
 from longtail.config.build import build
+from longtail.config.options import merge
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
-from longtail.config.schema import RunConfig, merge
+from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError

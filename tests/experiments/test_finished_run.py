@@ -13,9 +13,10 @@ import yaml
 from torch import nn
 
 from longtail.config.build import build
+from longtail.config.options import merge
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
-from longtail.config.schema import RunConfig, merge
+from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from longtail.config.build import build
+from longtail.config.options import merge
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
-from longtail.config.schema import merge
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.losses import LOSSES, build_loss, loss_options, resolve_auto

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from small_stage import TRANSFORM, cpu, make_stage
 
-from longtail.config.schema import LossConfig, OptimizerConfig, StageConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.losses import LOSSES, build_loss
 from longtail.models.model import build_model
 from longtail.training.loop import train_epoch

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from longtail.config.build import build
+from longtail.config.options import merge
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
-from longtail.config.schema import RunConfig, merge
+from longtail.config.schema import RunConfig
 from longtail.device import prepare_torchvision
 
 prepare_torchvision()

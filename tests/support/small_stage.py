@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from longtail.config.schema import ModelConfig, StageConfig, TrainingConfig
+from longtail.config.schema import ModelConfig, TrainingConfig
+from longtail.config.stage import StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
 from longtail.data.transforms.augmentation import BatchTransform

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import complete, resolve
-from longtail.config.schema import Choice, RunConfig, StageConfig
+from longtail.config.schema import Choice, RunConfig
+from longtail.config.stage import StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError

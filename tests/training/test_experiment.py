@@ -22,9 +22,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from longtail.config.build import build, with_options
+from longtail.config.options import merge
 from longtail.config.recipes import base_config, list_recipes
 from longtail.config.resolve import check_config, complete
-from longtail.config.schema import RunConfig, StageConfig, merge
+from longtail.config.schema import RunConfig
+from longtail.config.stage import StageConfig
 from longtail.console import Reporter
 from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
@@ -141,8 +143,8 @@ LARGE = [name for name in list_recipes() if name.split("/")[0] in {"imagenet-lt"
 @pytest.mark.parametrize("name", LARGE)
 def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet: Reporter, tmp_path: Path) -> None:
     """Everything of the recipe but its size: a small timm network, small images, one epoch a stage."""
+    from longtail.config.options import merge
     from longtail.config.recipes import base_config
-    from longtail.config.schema import merge
 
     recipe = base_config(name, epochs=1)
     small = recipe["model"]["name"].replace("resnet50", "test_resnet").replace("resnet152", "test_resnet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longtail.config.schema import FINETUNING, LossConfig, StageConfig
+from longtail.config.stage import FINETUNING, LossConfig, StageConfig
 from longtail.models.model import build_model
 from longtail.training.finetuning import MOST_FINETUNING, finetune_stage, measure_training_rate
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from longtail.analysis.dynamics import BINS, EDGES
-from longtail.config.schema import RunConfig, StageConfig, TrainingConfig
+from longtail.config.schema import RunConfig, TrainingConfig
+from longtail.config.stage import StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import ResidentLoader
@@ -161,9 +162,9 @@ TWO_STAGES = {
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded run that was never stopped."""
     from longtail.config.build import build
+    from longtail.config.options import merge
     from longtail.config.recipes import base_config
     from longtail.config.resolve import complete
-    from longtail.config.schema import merge
 
     tiny = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},

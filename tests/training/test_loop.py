@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from small_stage import cpu, make_stage, one_epoch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.data.loading.workers import Decoder, decode_all

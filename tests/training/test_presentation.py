@@ -20,7 +20,8 @@ from longtail.compare.seeds import fold
 from longtail.config.auto import Facts, choose
 from longtail.config.build import with_options
 from longtail.config.resolve import resolve
-from longtail.config.schema import FINETUNING, RunConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import FINETUNING
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of

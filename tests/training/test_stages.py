@@ -14,7 +14,8 @@ from small_stage import cpu, make_stage
 from longtail.config.build import build
 from longtail.config.recipes import base_config
 from longtail.config.resolve import check_config
-from longtail.config.schema import LossConfig, ModelConfig, OptimizerConfig, RunConfig, StageConfig
+from longtail.config.schema import ModelConfig, RunConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.models.model import build_model

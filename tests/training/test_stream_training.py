@@ -133,7 +133,7 @@ def test_a_stream_holds_out_its_test_images(small_config: Build, quiet: Reporter
 def test_what_a_stream_cannot_do_is_refused(
     overrides: dict[str, Any], word: str, shards: Path, small_config: Build, quiet: Reporter, tmp_path: Path
 ) -> None:
-    from longtail.config.schema import merge
+    from longtail.config.options import merge
 
     config = small_config(**merge(options(shards), overrides))
     with pytest.raises(LongtailError, match=word):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, selective_table
-from longtail.config.schema import NotNegative, Positive, Share
+from longtail.config.options import NotNegative, Positive, Share
 from longtail.formatting import figure_text, signed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
-from longtail.config.schema import EngineName, WholeNumber
+from longtail.config.options import EngineName, WholeNumber
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from longtail.config.schema import RunConfig, choices_of, defaults, flatten, groups_of, option_types
+from longtail.config.options import choices_of, flatten, groups_of
+from longtail.config.schema import RunConfig, defaults, option_types
 from longtail.errors import UsageError, as_usage, nearest
 
 Command: TypeAlias = Callable[..., Any]

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from longtail.commands import output
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
-from longtail.config.schema import Count, Nested
+from longtail.config.options import Count, Nested
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.layout import GRID_FILE, REPORT_FILE, TABLE_FILE, baseline_report, log_file

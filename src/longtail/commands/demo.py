@@ -10,7 +10,7 @@ from rich.console import Console
 
 from longtail.commands.output import print_line, refuse_stream
 from longtail.commands.train import train_command
-from longtail.config.schema import Count
+from longtail.config.options import Count
 from longtail.errors import LongtailError
 from longtail.run.layout import CONFIG_FILE, REPORT_FILE, read_config
 

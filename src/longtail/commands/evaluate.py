@@ -9,7 +9,7 @@ from rich.console import Console
 
 from longtail.commands import output
 from longtail.commands.arguments import Columns, last_names
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 
 
 def evaluate(

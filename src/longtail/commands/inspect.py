@@ -8,7 +8,7 @@ from rich.console import Console
 
 from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import EXIT_FAILED, PAGE, destination, messages_apart, print_json, print_line
-from longtail.config.schema import Count
+from longtail.config.options import Count
 from longtail.errors import UsageError
 
 

@@ -18,7 +18,8 @@ from rich.prompt import Confirm
 from rich.table import Table
 from rich.text import Text
 
-from longtail.config.schema import Choice, RunConfig, StageConfig
+from longtail.config.schema import Choice, RunConfig
+from longtail.config.stage import StageConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
 from longtail.formatting import figure_text, interval_text, percent

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from longtail.commands.arguments import usage
 from longtail.commands.output import destination, refuse_terminal
-from longtail.config.schema import Count, EngineName, TrainingConfig
+from longtail.config.options import Count, EngineName
+from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import is_stream, output_place
 from longtail.remote import Place, RemotePath, place_of

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from longtail.commands.arguments import Columns, last_names
 from longtail.commands.output import print_line, refuse_stream
-from longtail.config.schema import Count, Fit
+from longtail.config.options import Count, Fit
 from longtail.errors import UsageError
 
 

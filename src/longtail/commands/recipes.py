@@ -14,8 +14,8 @@ def recipes(name: Annotated[str, "NAME"] | None = None) -> None:
     Args:
         name: a recipe to print in full
     """
+    from longtail.config.options import flatten
     from longtail.config.recipes import list_recipes, load_recipe
-    from longtail.config.schema import flatten
 
     if name is None:
         every = [load_recipe(each) for each in list_recipes()]

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from longtail.commands import output
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
-from longtail.config.schema import Count, RunConfig
+from longtail.config.options import Count
+from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.device import is_first_process
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from longtail.config.schema import EXECUTION, flatten
+from longtail.config.options import flatten
+from longtail.config.schema import EXECUTION
 from longtail.data.sources.registry import last_name
 from longtail.formatting import percent
 from longtail.run.result import RunResult

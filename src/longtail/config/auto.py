@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from longtail.config.options import Nested, flatten
 from longtail.config.recipes import base_config
-from longtail.config.schema import Choice, ChosenBy, Nested, flatten
+from longtail.config.schema import Choice, ChosenBy
 
 AUTO = "auto"
 """The name that stands for no recipe: one is chosen by the images."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import yaml
 
-from longtail.config.schema import Nested, RunConfig, choices_of, defaults, merge, nested, option_types
+from longtail.config.options import Nested, choices_of, merge, nested
+from longtail.config.schema import RunConfig, defaults, option_types
 from longtail.errors import LongtailError, UsageError, first_line, nearest
 from longtail.files import read_bytes, shown
 

@@ -12,7 +12,9 @@ from typing import get_args
 import yaml
 
 from longtail.config.build import check_value
-from longtail.config.schema import AUTO_LOSS, Count, Mode, Nested, defaults, flatten, merge
+from longtail.config.options import Count, Mode, Nested, flatten, merge
+from longtail.config.schema import defaults
+from longtail.config.stage import AUTO_LOSS
 from longtail.errors import UsageError, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular

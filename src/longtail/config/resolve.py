@@ -10,18 +10,10 @@ from typing import Any, Final
 
 from longtail.config.auto import AUTO, Facts, after_overrides, choose
 from longtail.config.build import Document, build, seconds_of, with_options
+from longtail.config.options import Nested, flatten, merge, nested
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
-from longtail.config.schema import (
-    AUTO_LOSS,
-    ModelConfig,
-    Nested,
-    RunConfig,
-    StageConfig,
-    flatten,
-    merge,
-    nested,
-    section_name,
-)
+from longtail.config.schema import ModelConfig, RunConfig
+from longtail.config.stage import AUTO_LOSS, StageConfig, section_name
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge, Le, Len
 
-from longtail.errors import UsageError
-
-Nested: TypeAlias = dict[str, Any]
-"""Options of a run by name, those of a group in a dictionary of their own."""
-
-WholeNumber = Annotated[int, Ge(0)]
-Count = Annotated[int, Ge(1)]
-NotNegative = Annotated[float, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
-Share = Annotated[float, Gt(0), Le(1)]
-
-Augmentation = Literal["none", "flip", "crop", "crop-flip", "random-resized-crop"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Fit = Literal["crop", "pad", "stretch"]
-Policy = Literal["none", "auto-augment", "rand-augment"]
-Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
-Mixing = Literal["none", "mixup", "cutmix", "remix", "cmo", "feature-mixup"]
-EngineName = Literal["auto", "torch", "openvino"]
-Metric = Literal["balanced", "accuracy", "macro-f1", "worst-group"]
-Mode = Literal["", "linear", "finetune", "lora", "scratch"]
+from longtail.config.options import (
+    Augmentation,
+    Count,
+    EngineName,
+    Fit,
+    Fraction,
+    Interpolation,
+    Metric,
+    Mode,
+    Nested,
+    NotNegative,
+    OptionGroup,
+    Policy,
+    Positive,
+    Tracker,
+    WholeNumber,
+    groups_of,
+)
+from longtail.config.stage import AUTO_LOSS, FINETUNING, StageConfig
 
 _EXECUTION = (
     "out workers resident_gigabytes cache checkpoint_steps device engine compile compile_mode channels_last "
@@ -39,19 +35,6 @@ _EXECUTION = (
 )
 EXECUTION = frozenset(_EXECUTION.split())
 """Options that say where, why and how fast a run went, not what it computed."""
-
-
-MOST_EPOCHS = 1_000_000
-_WARMUP_SHARE = 0.05  # of the steps of a stage
-AUTO_LOSS = "auto"
-"""The loss of stage 1 that stands for a classifier chosen by cross-validation on stored features; of fine-tuning, that
-of the stage before."""
-
-
-class OptionGroup:
-    """Options by name; a name that is not among them is an error."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -166,162 +149,6 @@ class ModelConfig(OptionGroup):
     tau: NotNegative = 0.0
     adapter: Literal["none", "lora"] = "none"
     adapter_rank: Count = 8
-
-
-@dataclass(frozen=True)
-class LossConfig(OptionGroup):
-    """A loss by its registered name, with its keyword options.
-
-    Attributes:
-        name: Registered name, for example ``gcl``; ``longtail recipes`` shows which exist. In stage 1, on stored
-            features, ``auto`` chooses loss, optimizer and classifier by cross-validation on the training images.
-        options: Keyword arguments of the loss, for example ``{scale: 30, noise: 0.5}``.
-    """
-
-    name: str = "cross-entropy"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(OptionGroup):
-    """The optimizer.
-
-    Attributes:
-        name: Which one.
-        lr: Peak learning rate.
-        momentum: Momentum of SGD.
-        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        nesterov: Nesterov momentum.
-        layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
-            trains all at the same rate.
-    """
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: NotNegative = 0.1
-    momentum: NotNegative = 0.9
-    weight_decay: NotNegative = 2e-4
-    nesterov: bool = False
-    layer_decay: Share | None = None
-
-
-@dataclass(frozen=True)
-class ScheduleConfig(OptionGroup):
-    """The learning rate over the epochs of a stage.
-
-    Attributes:
-        name: ``multistep`` multiplies by ``factors[i]`` after ``milestones[i]`` epochs; ``cosine`` falls to zero;
-            ``warm-cosine`` does so with every step, after a linear warm-up over the first twentieth of all steps.
-        warmup_epochs: Linear warm-up: epoch e (from 0) runs at ``lr * (e + 1) / warmup_epochs``.
-        milestones: Epochs after which a factor applies, rising.
-        factors: Learning rate as a multiple of the peak, one per milestone.
-    """
-
-    name: Literal["constant", "multistep", "cosine", "warm-cosine"] = "constant"
-    warmup_epochs: WholeNumber = 0
-    milestones: list[int] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
-
-    def check(self, where: str) -> None:
-        """Check that milestones and factors fit together.
-
-        Raises:
-            UsageError: They do not.
-
-        Example:
-            >>> ScheduleConfig("multistep", milestones=[3]).check("schedule")
-            Traceback (most recent call last):
-            longtail.errors.UsageError: schedule needs one factor per milestone, got 1 milestones and 0 factors.
-        """
-        milestones, factors = len(self.milestones), len(self.factors)
-        if milestones != factors:
-            raise UsageError(
-                f"{where} needs one factor per milestone, got {milestones} milestones and {factors} factors."
-            )
-        if self.milestones != sorted(self.milestones):
-            raise UsageError(f"{where}.milestones must rise, got {self.milestones}.")
-
-    def learning_rate(self, peak: float, done: float, epochs: int) -> float:
-        """Return the learning rate of a step; it needs no state, also when a run is resumed.
-
-        Args:
-            peak: Learning rate after warm-up.
-            done: Epochs before the step, with the share of the one under way; only ``warm-cosine`` looks at that share.
-            epochs: Epochs of the stage.
-
-        Example:
-            >>> published = ScheduleConfig("multistep", warmup_epochs=5, milestones=[160, 180], factors=[0.1, 0.01])
-            >>> [round(published.learning_rate(0.1, epoch, 200), 4) for epoch in (0, 4, 159, 160, 180)]
-            [0.02, 0.1, 0.1, 0.01, 0.001]
-            >>> [round(ScheduleConfig("warm-cosine").learning_rate(1.0, done, 2), 3) for done in (0.05, 0.1, 1.05, 2)]
-            [0.5, 1.0, 0.5, 0.0]
-        """
-        if self.name == "warm-cosine":
-            share = done / epochs
-            if share < _WARMUP_SHARE:
-                return peak * share / _WARMUP_SHARE
-            return peak * 0.5 * (1 + math.cos(math.pi * (share - _WARMUP_SHARE) / (1 - _WARMUP_SHARE)))
-        epoch = math.floor(done)
-        if epoch < self.warmup_epochs:
-            return peak * (epoch + 1) / self.warmup_epochs
-        if self.name == "cosine":
-            return peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        factor = 1.0
-        for milestone, value in zip(self.milestones, self.factors, strict=True):
-            if self.name == "multistep" and epoch >= milestone:
-                factor = value
-        return peak * factor
-
-
-@dataclass(frozen=True)
-class StageConfig(OptionGroup):
-    """One pass of the training loop: what is trained, on which draws, with which loss and schedule.
-
-    Attributes:
-        epochs: Epochs; 0 leaves the stage out.
-        epoch_share: Share of the sampler's draws that an epoch takes.
-        batch_size: Images per optimizer step, over all processes together.
-        sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
-        train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
-        reset_classifier: Start the classifier anew instead of from the stage before (cRT).
-        cached_views: Train a classifier on features computed once for this many augmented views of each image; 0 passes
-            every batch through the backbone.
-        mixing: Mix images of a batch; ``feature-mixup`` mixes features instead, where ``cached_views`` are trained on.
-        mixing_alpha: Parameter of the Beta distribution that mixing draws from.
-        augmentation: Random changes to a training image in this stage, where it passes images through the backbone;
-            those of ``data.augmentation`` when not given.
-        freeze_batch_norm: Normalize batches by the running statistics of the network, which stay as they are.
-        ema_decay: Decay of the moving average in this stage; that of ``training.ema_decay`` when not given.
-        loss: The loss.
-        optimizer: The optimizer.
-        schedule: The learning-rate schedule.
-    """
-
-    epochs: Annotated[int, Ge(0), Le(MOST_EPOCHS)] = 0
-    epoch_share: Share = 1.0
-    batch_size: Count = 64
-    sampler: str = "shuffle"
-    train: Literal["all", "classifier", "scales"] = "all"
-    reset_classifier: bool = False
-    cached_views: WholeNumber = 0
-    mixing: Mixing = "none"
-    mixing_alpha: Positive = 1.0
-    augmentation: Augmentation | None = None
-    freeze_batch_norm: bool = False
-    ema_decay: Fraction | None = None
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-
-
-FINETUNING = StageConfig(
-    batch_size=32,
-    augmentation="crop-flip",
-    freeze_batch_norm=True,
-    loss=LossConfig(AUTO_LOSS),
-    optimizer=OptimizerConfig("adamw", lr=2e-4, weight_decay=0.01),
-    schedule=ScheduleConfig("warm-cosine"),
-)
-"""How all of a pretrained network trains on, after its classifier."""
 
 
 @dataclass(frozen=True)
@@ -500,16 +327,6 @@ class RunConfig(OptionGroup):
         return self.is_to_be_chosen or several or search.finetuning
 
 
-def section_name(stage: int) -> str:
-    """Return the group of options of a stage.
-
-    Example:
-        >>> section_name(1), section_name(3)
-        ('stage1', 'finetune')
-    """
-    return "finetune" if stage == 3 else f"stage{stage}"
-
-
 def defaults() -> Nested:
     """Return the default of every option."""
     return asdict(RunConfig())
@@ -529,81 +346,3 @@ def option_types() -> Mapping[str, Any]:
         for name, kind in get_type_hints(group, include_extras=True).items()
         if get_origin(kind) is not ClassVar and not is_dataclass(kind)
     }
-
-
-def groups_of(group: type[Any], prefix: str = "") -> dict[str, type[Any]]:
-    """Return a group of options and all groups below it, by the prefix of their options' names.
-
-    Example:
-        >>> list(groups_of(StageConfig, "stage1."))
-        ['stage1.', 'stage1.loss.', 'stage1.optimizer.', 'stage1.schedule.']
-    """
-    groups = {prefix: group}
-    for name, kind in get_type_hints(group).items():
-        if isinstance(kind, type) and is_dataclass(kind):
-            groups |= groups_of(kind, f"{prefix}{name}.")
-    return groups
-
-
-def choices_of(kind: Any) -> tuple[str, ...]:
-    """Return the words that a type allows, where it allows only some.
-
-    Example:
-        >>> choices_of(Tracker | None), choices_of(Fraction)
-        (('none', 'tensorboard', 'mlflow', 'wandb', 'trackio'), ())
-    """
-    parts = get_args(kind)
-    if all(isinstance(part, str) for part in parts):
-        return tuple(filter(None, parts))
-    return next(filter(None, map(choices_of, parts)), ())
-
-
-def merge(base: Nested, overlay: Nested) -> Nested:
-    """Return ``base`` with the values of ``overlay`` laid over it, nested dictionaries merged.
-
-    A loss that changes its name starts with fresh options: those of another loss would not fit it.
-
-    Example:
-        >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 5}})
-        {'a': {'b': 5, 'c': 2}}
-    """
-    result = copy.deepcopy(base)
-    if {"name", "options"} <= result.keys() and overlay.get("name", result["name"]) != result["name"]:
-        result["options"] = {}
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merge(result[key], value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
-
-
-def flatten(nested: Nested, prefix: str = "") -> dict[str, Any]:
-    """Return dotted keys with their values.
-
-    Example:
-        >>> flatten({"a": {"b": 1}, "c": 2})
-        {'a.b': 1, 'c': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def nested(options: Mapping[str, Any]) -> Nested:
-    """Dotted names as the nested values of a configuration.
-
-    Example:
-        >>> nested({"stage1.epochs": 3, "stage1.optimizer.lr": 0.1})
-        {'stage1': {'epochs': 3, 'optimizer': {'lr': 0.1}}}
-    """
-    result: Nested = {}
-    for key, value in options.items():
-        for part in reversed(str(key).split(".")):
-            value = {part: value}
-        result = merge(result, value)
-    return result

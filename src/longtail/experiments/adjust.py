@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import NotNegative, Positive, Share
+from longtail.config.options import NotNegative, Positive, Share
 from longtail.console import Reporter
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split

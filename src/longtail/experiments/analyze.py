@@ -20,7 +20,7 @@ from longtail.analysis.geometry import alignment, class_geometry, neural_collaps
 from longtail.analysis.noise import effective_cloud
 from longtail.analysis.norms import class_norms, is_cosine
 from longtail.analysis.projection import METHODS, check_method, drawn_sample, project
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.console import Bar, Reporter
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, Split

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.console import Reporter
 from longtail.counts import IntArray
 from longtail.data.class_names import match_classes, require_known

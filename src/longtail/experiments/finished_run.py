@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from longtail.config.build import with_options
-from longtail.config.schema import DataConfig, EngineName, RunConfig, TrainingConfig
+from longtail.config.options import EngineName
+from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known

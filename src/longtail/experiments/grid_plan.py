@@ -15,11 +15,12 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 from annotated_types import Len
 
 from longtail.compare.ablations import short_option
-from longtail.config import schema
 from longtail.config.auto import AUTO, Facts, after_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
+from longtail.config.options import Count, Nested, OptionGroup, WholeNumber, flatten, merge, nested
 from longtail.config.recipes import base_config, check_recipe
 from longtail.config.resolve import choose_start, draft, is_automatic, resolve
+from longtail.config.schema import Choice, RunConfig
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
@@ -34,7 +35,7 @@ MAX_RUNS: Final = 10_000
 
 
 @dataclass
-class RunSpec(schema.OptionGroup):
+class RunSpec(OptionGroup):
     """One configuration of a grid.
 
     Attributes:
@@ -48,12 +49,12 @@ class RunSpec(schema.OptionGroup):
 
     recipe: str = ""
     source: str = ""
-    epochs: schema.Count | None = None
+    epochs: Count | None = None
     set: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class GridSpec(schema.OptionGroup):
+class GridSpec(OptionGroup):
     """The content of a grid file.
 
     Attributes:
@@ -69,8 +70,8 @@ class GridSpec(schema.OptionGroup):
 
     source: str = ""
     out: str = ""
-    seeds: schema.Count | Annotated[list[schema.WholeNumber], Len(1)] = 1
-    epochs: schema.Count | None = None
+    seeds: Count | Annotated[list[WholeNumber], Len(1)] = 1
+    epochs: Count | None = None
     baseline: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class PlannedRun:
     seed: int
     baseline: str
     folder: Path
-    config: schema.RunConfig
+    config: RunConfig
 
     @property
     def title(self) -> str:
@@ -113,10 +114,10 @@ class Grid:
 
     out: Path
     runs: tuple[PlannedRun, ...]
-    spec: schema.Nested
+    spec: Nested
 
 
-def read_grid(path: str | Path) -> schema.Nested:
+def read_grid(path: str | Path) -> Nested:
     """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
 
     Raises:
@@ -132,7 +133,7 @@ def read_grid(path: str | Path) -> schema.Nested:
     options += [(f"runs.{name}.set", run.set) for name, run in spec.runs.items()]
     for section, given in options:
         for key, value in given.items():
-            build(schema.nested({key: value}), document.at(f"{section}.{key}"))
+            build(nested({key: value}), document.at(f"{section}.{key}"))
     return dict(values)
 
 
@@ -144,7 +145,7 @@ def recipe_grid(
     epochs: int | None = None,
     baseline: str = "",
     options: Sequence[str] = (),
-) -> schema.Nested:
+) -> Nested:
     """Return the grid of ``longtail compare SOURCE --recipe NAME ...``, as in a grid file.
 
     Args:
@@ -176,7 +177,7 @@ def recipe_grid(
     return {"source": source, "seeds": seeds, "epochs": epochs, "baseline": baseline, "set": settings, "runs": runs}
 
 
-def plan_grid(values: schema.Nested, where: str = "the grid") -> Grid:
+def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     """Plan every run of a grid, and check all of them.
 
     Later ones win: the recipe scaled to ``epochs``, ``set`` of the grid, ``set`` of the run, ``vary``.
@@ -202,7 +203,7 @@ def plan_grid(values: schema.Nested, where: str = "the grid") -> Grid:
     specs = {name: _with_choices(spec, run, f"{where}: run {name!r}", seen) for name, run in spec.runs.items()}
     # Without options that vary there is one combination, an empty one.
     combinations = [dict(zip(spec.vary, values, strict=True)) for values in itertools.product(*spec.vary.values())]
-    variants: dict[str, tuple[str, schema.Nested]] = {}
+    variants: dict[str, tuple[str, Nested]] = {}
     for run, varied in itertools.product(specs, combinations):
         name = _folder_name(run, varied)
         if name in variants:
@@ -212,7 +213,7 @@ def plan_grid(values: schema.Nested, where: str = "the grid") -> Grid:
     seeds = list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds
     runs: list[PlannedRun] = []
     for name, (run, varied) in variants.items():
-        layers = [schema.nested(options) for options in (spec.set, specs[run].set, varied)]
+        layers = [nested(options) for options in (spec.set, specs[run].set, varied)]
         with _named(f"{where}: run {name!r}"):
             if any("seed" in layer.get("training", {}) or "recipe" in layer for layer in layers):
                 raise LongtailError("its seed or recipe is set as an option: use seeds, and recipe of the run.")
@@ -277,7 +278,7 @@ def state_of(run: PlannedRun) -> State:
     return "started" if is_unreported else "finished"
 
 
-def _typed(values: schema.Nested, where: str | Document) -> GridSpec:
+def _typed(values: Nested, where: str | Document) -> GridSpec:
     """Build the specification of a grid; every name and every value is checked."""
     runs = values.get("runs")
     types = get_type_hints(GridSpec) | {
@@ -320,7 +321,7 @@ def _check(spec: GridSpec, where: str) -> None:
             raise LongtailError(f"{where}: run {name!r} has no images: add a source to the grid or to the run.")
 
 
-def _baselines(variants: Mapping[str, tuple[str, schema.Nested]], baseline: str, where: str) -> dict[str, str]:
+def _baselines(variants: Mapping[str, tuple[str, Nested]], baseline: str, where: str) -> dict[str, str]:
     """Return the baseline of each configuration, on the same images where options of the data vary."""
     images = {
         name: {key: value for key, value in varied.items() if key.startswith("data.")}
@@ -354,14 +355,14 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
         from longtail.training.prepared_data import inspect_environment  # seconds of import: most grids do without
 
         seen[key], _ = inspect_environment(first)
-    epochs, asked = run.epochs or spec.epochs, schema.nested(given)
-    config, _ = choose_start(schema.merge(schema.nested(start), asked), {}, epochs, seen[key])
+    epochs, asked = run.epochs or spec.epochs, nested(given)
+    config, _ = choose_start(merge(nested(start), asked), {}, epochs, seen[key])
     name = config["model"]["name"]
-    base = schema.flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
-    chosen = {key: value for key, value in schema.flatten(config).items() if base.get(key) != value}
+    base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
+    chosen = {key: value for key, value in flatten(config).items() if base.get(key) != value}
     chosen = {"mode": config["mode"], "model.name": name} | chosen
-    whole = schema.merge(config, asked)
-    chosen["reasons"] = [asdict(after_overrides(schema.Choice(**each), config, whole)) for each in config["reasons"]]
+    whole = merge(config, asked)
+    chosen["reasons"] = [asdict(after_overrides(Choice(**each), config, whole)) for each in config["reasons"]]
     chosen = {key: value for key, value in chosen.items() if key not in given}
     return replace(run, recipe=config["recipe"], set=chosen | run.set)
 
@@ -375,7 +376,7 @@ def _named(where: str) -> Iterator[None]:
         raise LongtailError(f"{where}: {error}", options=error.options) from error
 
 
-def _portable(spec: GridSpec | RunSpec) -> schema.Nested:
+def _portable(spec: GridSpec | RunSpec) -> Nested:
     """Return a specification without empty entries, and with an absolute source.
 
     A source in ``vary`` stays, as runs are named after it.

@@ -22,20 +22,9 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import Tensor, nn
 
 from longtail.config.build import check_value
-from longtail.config.schema import (
-    AUTO_LOSS,
-    Count,
-    DataConfig,
-    EngineName,
-    Fit,
-    LossConfig,
-    Metric,
-    OptimizerConfig,
-    ScheduleConfig,
-    StageConfig,
-    TrainingConfig,
-    WholeNumber,
-)
+from longtail.config.options import Count, EngineName, Fit, Metric, WholeNumber
+from longtail.config.schema import DataConfig, TrainingConfig
+from longtail.config.stage import AUTO_LOSS, LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, FloatArray, IntArray
 from longtail.data.dataset import Split

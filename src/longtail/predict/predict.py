@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import torch
 from rich.console import Console
 
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
 from longtail.errors import UsageError

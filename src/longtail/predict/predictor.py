@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.data.decode import is_unread_path
 from longtail.data.loading.workers import read_ahead
 from longtail.data.square import square_of

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.console import Bar, Reporter
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import output_place, remove, write_atomically

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from longtail.config.options import flatten
 from longtail.config.resolve import complete
-from longtail.config.schema import EXECUTION, RunConfig, flatten
+from longtail.config.schema import EXECUTION, RunConfig
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.search import as_asked, read_search

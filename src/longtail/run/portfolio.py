@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, TypeAdapter
 
-from longtail.config.schema import Metric
+from longtail.config.options import Metric
 from longtail.files import read_json, write_json
 from longtail.formatting import figure_text
 from longtail.run.layout import PORTFOLIO_FILE

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from longtail.config.schema import Fit, Metric, RunConfig
+from longtail.config.options import Fit, Metric
+from longtail.config.schema import RunConfig
 from longtail.files import read_json, write_json
 from longtail.run.layout import SEARCH_FILE
 from longtail.run.portfolio import Portfolio

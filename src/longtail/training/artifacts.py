@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from longtail.analysis.confusions import FULL, Detail, choose_examples, usual_detail
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import StageConfig
 from longtail.counts import GROUP_NAMES, IntArray
 from longtail.data.dataset import Split
 from longtail.data.loading.stream_loader import StreamSampler

@@ -11,7 +11,8 @@ import torch
 
 from longtail.config.build import build
 from longtail.config.recipes import base_config
-from longtail.config.schema import LossConfig, OptimizerConfig, RunConfig, ScheduleConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
 from longtail.models.heads import StandardizedHead

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from longtail.config.schema import AUTO_LOSS, RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import AUTO_LOSS, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
 from longtail.data.loading.loaders import count_batches

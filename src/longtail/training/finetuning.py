@@ -11,7 +11,8 @@ from typing import Final
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from longtail.config.schema import FINETUNING, ModelConfig, StageConfig
+from longtail.config.schema import ModelConfig
+from longtail.config.stage import FINETUNING, StageConfig
 from longtail.device import seeded
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel

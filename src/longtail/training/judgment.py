@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from longtail.config.schema import Metric
+from longtail.config.options import Metric
 from longtail.counts import ClassCounts, FloatArray, IntArray
 from longtail.evaluation.metrics import Groups
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from longtail.config.build import build
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
-from longtail.config.schema import FINETUNING, RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import FINETUNING, StageConfig
 from longtail.data.dataset import ImageData
 from longtail.data.splits import fold_numbers
 from longtail.errors import LongtailError, first_line

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.schema import ScheduleConfig
+from longtail.config.stage import ScheduleConfig
 from longtail.counts import ClassCounts
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models.heads import CosineHead, LinearHead

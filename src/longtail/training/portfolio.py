@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longtail.config.auto import feature_schedule
-from longtail.config.schema import Metric
+from longtail.config.options import Metric
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.splits import fold_numbers
 from longtail.device import seeded

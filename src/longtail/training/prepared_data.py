@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longtail.config.auto import PACKAGED, STRONG, TRANSFORMER, Facts
-from longtail.config.schema import EXECUTION, DataConfig, RunConfig, flatten
+from longtail.config.options import flatten
+from longtail.config.schema import EXECUTION, DataConfig, RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.audit.probe import UNREADABLE, drop_unreadable

@@ -13,7 +13,8 @@ import numpy as np
 
 from longtail.config.build import build
 from longtail.config.recipes import with_model
-from longtail.config.schema import FINETUNING, RunConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import FINETUNING
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.dataset import Split

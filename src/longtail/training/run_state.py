@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longtail.config.schema import section_name
+from longtail.config.stage import section_name
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.models.model import LongTailModel

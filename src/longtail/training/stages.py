@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.schema import Mixing, ModelConfig, OptimizerConfig, RunConfig, StageConfig, section_name
+from longtail.config.options import Mixing
+from longtail.config.schema import ModelConfig, RunConfig
+from longtail.config.stage import OptimizerConfig, StageConfig, section_name
 from longtail.counts import ClassCounts
 from longtail.data.samplers import class_probabilities
 from longtail.data.transforms import mixing

@@ -12,7 +12,8 @@ import torch
 
 from longtail.config.build import build
 from longtail.config.recipes import scale_epochs
-from longtail.config.schema import RunConfig, StageConfig
+from longtail.config.schema import RunConfig
+from longtail.config.stage import StageConfig
 from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import count_batches
 from longtail.device import seeded

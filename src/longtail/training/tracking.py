@@ -14,7 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from longtail.config.schema import RunConfig, flatten
+from longtail.config.options import flatten
+from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, first_line

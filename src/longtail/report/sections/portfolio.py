@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.compare.table import Comparison
-from longtail.config.schema import Metric
+from longtail.config.options import Metric
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName
 from longtail.evaluation.intervals import LEVEL_TEXT
 from longtail.formatting import figure_text, interval_text, percent
