@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from longtail.config.schema import EngineName
+from longtail.config.options import EngineName
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
 from longtail.predict.parts import KEY, POSITION, Job, write_part
