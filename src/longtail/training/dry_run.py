@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import groupby
 
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
@@ -35,11 +35,11 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     lines, seconds = list[str](), 0.0
     if config.is_on_features_through(min(config.stages)):
         lines.append("network and images:")
-        for network, size, fit in product(contest.networks, contest.sizes, contest.fits):
-            presentation = Presentation(network, accepted_size(network, size), fit)
+        for presentation in _considered(contest):
             setup = contest.set_up(presentation)
-            seconds = contest.seconds_of_run(presentation, setup)
-            lines.append(f"  {presentation}: about {duration_text(seconds)} in all")
+            needed = contest.seconds_of_run(presentation, setup)
+            lines.append(f"  {presentation}: about {duration_text(needed)} in all")
+            seconds = max(seconds, needed)
         lines += _classifiers(contest, setup.model.num_features)
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if through:
@@ -55,6 +55,17 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
         lines.append(f"{config.search.from_nothing} from nothing: tried in the same way, as the images are tiny")
     expected = f"about {duration_text(seconds)}" if limit is None else f"at most {duration_text(limit)}"
     return [*lines, f"expected: {expected}"]
+
+
+def _considered(contest: Contest) -> list[Presentation]:
+    """Return what is compared: sizes first; other fits and networks at the best of them, here at the largest."""
+    sizes = [replace(contest.first, size=size) for size in contest.sizes]
+    fits = [replace(sizes[-1], fit=fit) for fit in contest.fits[1:]]
+    others = [
+        replace(sizes[-1], network=network, size=accepted_size(network, sizes[-1].size))
+        for network in contest.networks[1:]
+    ]
+    return sizes + fits + others
 
 
 def _classifiers(contest: Contest, num_features: int) -> list[str]:

@@ -335,12 +335,18 @@ def fit_to_limit(
     if not through or limit.seconds is None:
         return config
     rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, stage=through[0])
-    whole = MARGIN * images["train"] * sum(stage.epochs * stage.epoch_share for stage in through) / rate
-    evaluation = MARGIN * sum(count for name, count in images.items() if name != "train") * FORWARD_SHARE / rate
-    wanted = config.stages[min(config.stages)].epochs
-    epochs = int(wanted * min((limit.left - RESERVE - evaluation) / whole, 1.0))
+    forward, evaluated = MARGIN * FORWARD_SHARE / rate, sum(count for name, count in images.items() if name != "train")
+    stages, every = list(config.stages.values()), config.training.validate_every
+    # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
+    validations = sum(stage.epochs // every for stage in through) if every else 0
+    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in through)
+    whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
+    views = sum(stage.cached_views for stage in stages)
+    fixed = forward * (evaluated * len(stages) + views * images["train"])
+    wanted = stages[0].epochs
+    epochs = int(wanted * min((limit.left - RESERVE - fixed) / whole, 1.0))
     if epochs < 1:
-        shortest = limit.spent + RESERVE + evaluation + whole / wanted
+        shortest = limit.spent + RESERVE + fixed + whole / wanted
         raise LongtailError(
             f"--time-limit {limit.seconds:.0f}s is too short for an epoch of {images['train']:,} images on this "
             f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s; or --mode linear."
