@@ -24,7 +24,7 @@ LAYERS = [
     {"models"},
     {"data"},
     {"losses", "ray_cluster"},
-    {"device", "files"},
+    {"device", "files", "validation"},
     {"remote"},
     {"counts", "errors", "console"},
     {"formatting", "version"},

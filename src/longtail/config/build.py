@@ -16,7 +16,7 @@ import yaml
 from longtail.config.options import Nested, choices_of, merge, nested
 from longtail.config.schema import RunConfig, defaults, option_types
 from longtail.errors import LongtailError, UsageError, first_line, nearest
-from longtail.files import read_bytes, shown
+from longtail.validation import read_bytes, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -113,7 +113,8 @@ def typed(
     """Build a dataclass of options; see :func:`build`.
 
     Errors are worded for who typed an option: by its flag or its line in a file, with the right name or word where one
-    is near. Files that only programs write are checked by :func:`longtail.files.validate`, whose remedy is a new copy.
+    is near. Files that only programs write are checked by :func:`longtail.validation.validate`: its remedy is a new
+    copy.
 
     Args:
         kind: The dataclass.

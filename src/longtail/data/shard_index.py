@@ -12,7 +12,7 @@ from annotated_types import Ge, MinLen
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.errors import LongtailError
-from longtail.files import parse_json, require_format, validate
+from longtail.validation import parse_json, require_format, validate
 
 INDEX_FILE: Final = "_longtail.json"
 INDEX_FORMAT: Final = 1

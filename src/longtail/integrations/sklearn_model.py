@@ -19,7 +19,6 @@ from longtail.data.loading.loaders import Loader
 from longtail.data.loading.workers import ImagesLike, stack_images
 from longtail.data.square import Fit, Square
 from longtail.errors import LongtailError
-from longtail.files import read_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import Standardize
 from longtail.models.model import with_head
@@ -27,6 +26,7 @@ from longtail.models.preprocessing import Finite, Preprocessing
 from longtail.models.timm import timm_inputs
 from longtail.run.layout import MODEL_FILE
 from longtail.run.model_files import check_weights, load_run, load_weights
+from longtail.validation import read_json
 
 FILE_NAME: Final = "classifier.json"
 FORMAT_VERSION: Final = 1

@@ -14,12 +14,13 @@ from longtail.counts import FEW_IMAGES
 from longtail.data.sources.huggingface import HUB_PREFIX
 from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, UsageError, first_line
-from longtail.files import Column, read_table, write_atomically, write_table
+from longtail.files import write_atomically, write_table
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run import layout
 from longtail.run.model_files import ModelInfo, load_info, load_run
 from longtail.run.result import read_adjusted, read_metrics, write_metrics
+from longtail.validation import Column, read_table
 
 _SHARED: Final = (layout.MODEL_FILE, layout.WEIGHTS_FILE, layout.ADJUSTED_FILE)
 _NAMING_FILES: Final = ("notes", "unreadable")

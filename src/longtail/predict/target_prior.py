@@ -18,8 +18,8 @@ from longtail.data.class_names import normalize_class_name
 from longtail.data.sources.csv import read_records
 from longtail.errors import LongtailError, UsageError, listed, nearest
 from longtail.evaluation.posthoc import Adjustment, prior_shares
-from longtail.files import read_bytes, shown
 from longtail.run.model_files import ModelInfo
+from longtail.validation import read_bytes, shown
 
 SMALLEST_SHARE: Final = 1e-6
 """The share of a class that a prior leaves out: rarer than almost any evidence, with a finite logarithm."""

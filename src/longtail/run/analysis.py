@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from longtail.analysis.columns import Analysis, AnalyzedSplit, ClassColumns, ImageColumns
 from longtail.errors import LongtailError
-from longtail.files import Column, read_columns, read_json, write_json, write_table
+from longtail.files import write_json, write_table
 from longtail.run.layout import ANALYSIS_FOLDER
+from longtail.validation import Column, read_columns, read_json
 
 FORMAT: Final = 1
 SUMMARY, IMAGES, CLASSES = "summary.json", "images.parquet", "classes.parquet"

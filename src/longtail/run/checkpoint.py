@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
-from longtail.files import FormatError, parse_json, read_json, remove, require_format, validate, write_json, writing
+from longtail.files import remove, write_json, writing
 from longtail.run.dynamics import SUMS
 from longtail.run.layout import CHECKPOINT_FOLDER, TRACKER_FILE
 from longtail.run.model_files import check_weights
 from longtail.run.result import Count, Metrics
 from longtail.run.tables import EpochRow
+from longtail.validation import FormatError, parse_json, read_json, require_format, validate
 
 CHECKPOINT_FORMAT: Final = 1
 LAST: Final = "last.safetensors"

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from longtail.analysis.dynamics import BINS
 from longtail.errors import LongtailError
-from longtail.files import Column, read_columns, write_table
+from longtail.files import write_table
 from longtail.run.layout import DYNAMICS_FOLDER
+from longtail.validation import Column, read_columns
 
 _NAME: Final = re.compile(r"stage(\d{1,9})-epoch(\d{1,9})\.parquet", re.ASCII)
 

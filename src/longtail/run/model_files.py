@@ -19,11 +19,12 @@ from longtail.data.class_names import normalize_class_name
 from longtail.device import named_device
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.posthoc import Adjustment
-from longtail.files import read_json, write_atomically, write_json
+from longtail.files import write_atomically, write_json
 from longtail.models import LongTailModel, build_model
 from longtail.models.backbones import TimmBackbone
 from longtail.models.preprocessing import Finite, Preprocessing
 from longtail.run.layout import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE, fold_name, require_folder
+from longtail.validation import read_json
 
 MODEL_FORMAT: Final = 1
 MAX_CLASSES: Final = 1_000_000

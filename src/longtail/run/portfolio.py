@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, TypeAdapter
 
 from longtail.config.options import Metric
-from longtail.files import read_json, write_json
+from longtail.files import write_json
 from longtail.formatting import figure_text
 from longtail.run.layout import PORTFOLIO_FILE
+from longtail.validation import read_json
 
 PORTFOLIO_FORMAT: Final = 1
 

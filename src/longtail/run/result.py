@@ -19,7 +19,7 @@ from longtail.counts import FEW_IMAGES, ClassCounts, FloatArray, GroupName
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
-from longtail.files import read_json, remove, write_json
+from longtail.files import remove, write_json
 from longtail.run import layout
 from longtail.run.analysis import read_analysis
 from longtail.run.dynamics import Dynamics, read_dynamics
@@ -27,6 +27,7 @@ from longtail.run.model_files import load_info
 from longtail.run.portfolio import Portfolio, read_portfolio
 from longtail.run.search import Search, read_search
 from longtail.run.tables import EpochRow, ExampleImage, Predictions, read_examples, read_history, read_predictions
+from longtail.validation import read_json
 
 METRICS_FORMAT: Final = 1
 ADJUSTED_FORMAT: Final = 1

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter
 
 from longtail.config.options import Fit, Metric
 from longtail.config.schema import RunConfig
-from longtail.files import read_json, write_json
+from longtail.files import write_json
 from longtail.run.layout import SEARCH_FILE
 from longtail.run.portfolio import Portfolio
+from longtail.validation import read_json
 
 SEARCH_FORMAT: Final = 1
 

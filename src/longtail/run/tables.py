@@ -20,9 +20,10 @@ from pydantic import BaseModel, Field, TypeAdapter
 from longtail.counts import FloatArray, IntArray
 from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, first_line, resume_hint
-from longtail.files import Column, read_bytes, read_columns, read_table, validate, write_atomically, write_table
+from longtail.files import write_atomically, write_table
 from longtail.formatting import percent
 from longtail.run.layout import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
+from longtail.validation import Column, read_bytes, read_columns, read_table, validate
 
 SQUARE: Final = 1000
 """Classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it."""

@@ -16,7 +16,7 @@ from longtail.data.loading.shards import Plan, write_shards
 from longtail.data.shard_index import INDEX_FILE, ShardIndex, frequency_bands, read_index
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError
-from longtail.files import FormatError
+from longtail.validation import FormatError
 
 COUNTS = (40, 25, 12, 5, 3)
 

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from longtail.errors import LongtailError
-from longtail.files import read_json
+from longtail.validation import read_json
 
 DEFAULT_GIGABYTES = 20.0
 PIXELS = ".pixels"  # a file of numbers
