@@ -19,6 +19,7 @@ from longtail.config.build import seconds_of
 from longtail.config.schema import TrainingConfig
 from longtail.device import compile_mode_options, fast_precision, on_cpu
 from longtail.errors import LongtailError
+from longtail.training.rendezvous import init_method
 from longtail.training.synced_batch_norm import SyncedBatchNorm
 
 Made = TypeVar("Made")
@@ -164,7 +165,8 @@ class Engine(LocalEngine):
         AcceleratorState._reset_state(reset_partial_state=False)
         precision = fast_precision(config.device) if config.precision == "auto" else config.precision
         mixed = "no" if precision == "fp32" else precision
-        group = InitProcessGroupKwargs(timeout=timedelta(seconds=seconds_of(config.timeout, "--training.timeout")))
+        wait = timedelta(seconds=seconds_of(config.timeout, "--training.timeout"))
+        group = InitProcessGroupKwargs(init_method=init_method(), timeout=wait)
         try:
             # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
             self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device), kwargs_handlers=[group])
