@@ -54,6 +54,7 @@ def main() -> None:
     options.add_argument("--side", type=int, default=96)
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--steps", type=int, default=4, help="timed steps of one measurement")
+    options.add_argument("--compile", action="store_true", help="also with torch.compile, which takes minutes first")
     flags = options.parse_args()
     torch.set_num_threads(1)
     files, labels = encoded(flags.batch_size * flags.steps, flags.side)
@@ -65,6 +66,10 @@ def main() -> None:
         "ours": ours(flags.name, pixels, labels, flags.batch_size, freeze=False),
         "ours, batch normalization held": ours(flags.name, pixels, labels, flags.batch_size, freeze=True),
     }
+    if flags.compile:
+        sides["ours, batch normalization held, compiled"] = ours(
+            flags.name, pixels, labels, flags.batch_size, freeze=True, compiled=True
+        )
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for work in sides.values():
         work()  # warm
@@ -77,7 +82,7 @@ def main() -> None:
     floor = speeds[best] / share_of_convolutions(sides[best])
     size, unit = f"{flags.name}, {flags.side} px, batch {flags.batch_size}, one core", "images/s"
     rows: list[Row] = [row(f"fine-tuning step, {size}: plain loop", speeds["plain"], None, unit)]
-    for name in ("ours", best):
+    for name in list(sides)[1:]:
         held = name.removeprefix("ours")
         title = f"fine-tuning step, {size}{held}: against the plain loop"
         rows.append(row(title, speeds[name], speeds["plain"], unit, floor=floor))
@@ -124,9 +129,11 @@ def plain(name: str, data: PlainFiles, batch_size: int, steps: int) -> Callable[
     return work
 
 
-def ours(name: str, pixels: np.ndarray, labels: np.ndarray, batch_size: int, *, freeze: bool) -> Callable[[], int]:
+def ours(
+    name: str, pixels: np.ndarray, labels: np.ndarray, batch_size: int, *, freeze: bool, compiled: bool = False
+) -> Callable[[], int]:
     """An epoch of the third stage of a run."""
-    engine = Engine(TrainingConfig(precision="fp32", device="cpu"))
+    engine = Engine(TrainingConfig(precision="fp32", device="cpu", compile=compiled))
     stage = StageConfig(
         epochs=1,
         batch_size=batch_size,
