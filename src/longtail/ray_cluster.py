@@ -17,6 +17,11 @@ from typing import Any
 from longtail.device import cores
 from longtail.errors import LongtailError, first_line
 
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own lines go to its log files
+    "RAY_raylet_start_wait_time_s": "120",  # seconds: a machine that is busy takes more than the 30 of Ray
+}
 _SECONDS_BETWEEN_CHECKS = 5.0
 _CHECKS = 4  # in a row without an answer
 
@@ -38,8 +43,8 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
     Raises:
         LongtailError: Ray is not installed, or there is no such cluster.
     """
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(name, value)  # Ray's own lines go to its log files
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         ray = import_module("ray")
         for module in modules:
@@ -55,7 +60,7 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
         if re.fullmatch(r"[^/]+:\d{1,5}", place) and not answers(place):  # Ray itself would try for minutes
             raise ConnectionError(f"{place} does not answer")
         ray.init(address=place or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises them of many classes, some of Exception itself
         where = address or "on this machine"
         raise LongtailError(
             f"no Ray cluster {where} ({first_line(error)}): check its address and its token."

@@ -68,6 +68,17 @@ def test_a_cluster_that_is_not_there_is_told(
         predict_on_ray(ready, photos, tmp_path / "parts", address=address, device="cpu")
 
 
+def test_a_cluster_that_does_not_start_is_told(
+    ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(LongtailError, match="timed out"):
+        predict_on_ray(ready, photos, tmp_path / "parts", device="cpu")
+
+
 def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_CHECKS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as server, Reporter(quiet=True).bar("predict", 7) as bar:
@@ -81,7 +92,7 @@ def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> N
             ray_pipeline._wait((int(error) for error in ["out of memory"]), head, bar, 0)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(280)
 def test_a_predictor_maps_batches(ray: Any, ready: Path, photos: Path) -> None:
     paths = sorted(map(str, photos.glob("*.png")))
     rows = (
@@ -152,7 +163,7 @@ def test_parts_of_another_model_are_refused(ray: Any, ready: Path, photos: Path,
         predict_on_ray(run, photos, tmp_path / "parts", device="cpu")
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(280)
 def test_what_fails_on_a_machine_is_told_in_one_sentence(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
     run = shutil.copytree(ready, tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"no weights")
