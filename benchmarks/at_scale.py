@@ -1,14 +1,15 @@
 """Measure the commands at the shape of the real benchmarks: hundreds of thousands of files, thousands of classes.
 
 python benchmarks/stand_ins.py inaturalist folder:photos stand-ins/inaturalist
-python benchmarks/at_scale.py folder:stand-ins/inaturalist --recipe inaturalist/gcl --size 64 --json FILE
+python benchmarks/at_scale.py folder:stand-ins/inaturalist --recipe inaturalist/gcl --size 32 --json FILE
 python benchmarks/at_scale.py --samplers --json docs/performance/samplers-at-scale.json
 
-Of a folder: ``inspect``; the time from the command to the first step with an empty and a filled cache; images a second
-that the loader delivers next to the pure decode rate of the same cores, and of training next to what loader and network
-alone allow; memory of the main process and of all at growing numbers of images; with ``--epoch`` one epoch, and
-``evaluate``, ``analyze`` and ``report`` of it. Every command is a process of its own. The network is a small one, for
-the speed of a large one hides that of everything else.
+The ``--parts``: ``inspect``; ``first-step``, the time from the command to the first step, twice; ``loader``, images a
+second that it delivers next to the pure decode rate of the same cores; ``network``, training steps alone; ``memory`` of
+the main process and of all at growing numbers of images; ``run``, one epoch and one of stage 2 on stored features, and
+``evaluate``, ``analyze`` and ``report`` of it; ``prepare``. Every command is a process of its own; on a machine that
+does other work too its processor time tells more than the clock. The network is a small one, for the speed of a large
+one hides that of everything else.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ import numpy as np
 import psutil
 import torch
 from common import Row, parser, row, rows_to_json, show
-from samplers import in_its_own_process
+from samplers import long_tailed_labels, peak_bytes
 from streaming import epoch_seconds, pure_decode_seconds, rates
 
 from longtail.config.resolve import resolve
@@ -37,7 +41,7 @@ from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import StreamingLoader
 from longtail.data.loading.workers import Decoder
-from longtail.data.samplers import SAMPLERS
+from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.sources.registry import load_source
 from longtail.data.square import Square
 from longtail.device import cores
@@ -47,10 +51,11 @@ from longtail.training.launch import start_run
 from longtail.training.loop import Callback, Progress, StageRun
 
 CPU = torch.device("cpu")
-STEPS = 30  # after which memory does not grow any more
+STEPS = 10  # after which memory does not grow any more
 SAMPLED = 4_096  # images of the loader's rate
 LISTED = (20_000, 100_000)  # images at which memory is measured, next to all
 MEASURED = (1_000_000, 3_000_000, 10_000_000, 30_000_000)  # images of the samplers' law
+DRAWN = 1_000_000  # images
 LAW = (100_000_000, 1_000_000)  # images and classes that it is extended to
 
 
@@ -59,38 +64,48 @@ def main() -> int:
     flags = _flags()
     if flags.until_first_step:
         return until_first_step(flags)
-    rows = list(samplers() if flags.samplers else measure(flags))
+    if flags.build_sampler:
+        print(json.dumps(build_in_this_process(flags.build_sampler[0], int(flags.build_sampler[1]))))
+        return 0
+    rows: list[Row] = []
+    for each in samplers() if flags.samplers else measure(flags):
+        rows.append(each)
+        rows_to_json(flags.json, rows)  # each at once: hours may follow
     show(rows)
-    rows_to_json(flags.json, rows)
     return 0
 
 
 def measure(flags: argparse.Namespace) -> Iterator[Row]:
-    """Yield the rows of a folder of images."""
+    """Yield the rows of a folder of images that were asked for."""
     images = load_source(flags.source)
     split, classes = images.splits["train"], len(images.classes)
     name = f"{len(split):,} images, {classes:,} classes"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        yield from first_step(flags, name, work)
-        yield from throughput(flags, split, name, classes)
-        yield from memory(flags, split, work)
-        if flags.epoch:
-            yield from whole_run(flags, name, work)
-        inspected = run_watched(["inspect", flags.source], work)
-        yield seconds_row(f"inspect: {name}", inspected.seconds)
-        yield row(f"inspect: {name}, memory", inspected.all_megabytes, None, "MB", higher_is_better=False, device=CPU)
+        parts: dict[str, Callable[[], Iterator[Row]]] = {
+            "first-step": lambda: first_step(flags, name, work),
+            "loader": lambda: throughput(flags, split, name),
+            "network": lambda: network_alone(flags, classes),
+            "memory": lambda: memory(flags, split, work),
+            "run": lambda: whole_run(flags, name, work),
+            "prepare": lambda: prepared(flags, name, work),
+            "inspect": lambda: command(f"inspect: {name}", ["inspect", flags.source], work),
+        }
+        for part in flags.parts:
+            yield from parts[part]()
 
 
 def first_step(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row]:
     """Yield the seconds from the command to the first step, with an empty cache and with that of the first time."""
-    cold, warm = (trained(flags, flags.source, work, 1).first_step for _ in range(2))
-    yield seconds_row(f"train: command to first step, empty cache: {name}", cold)
-    yield seconds_row(f"train: command to first step, again: {name}", warm)
+    for cache in ("empty cache", "again"):
+        first = trained(flags, flags.source, work, 1)
+        yield seconds_row(f"train: command to first step, {cache}: {name}", first.first_step)
+        title = f"train: command to first step, {cache}, processor time: {name}"
+        yield seconds_row(title, first.processor_first_step)
 
 
-def throughput(flags: argparse.Namespace, split: Split, name: str, classes: int) -> Iterator[Row]:
-    """Yield the rate of the loader next to that of decoding alone, and that of the network alone."""
+def throughput(flags: argparse.Namespace, split: Split, name: str) -> Iterator[Row]:
+    """Yield the rate of the loader next to that of decoding alone."""
     rows = np.random.default_rng(0).choice(len(split), min(SAMPLED, len(split)), replace=False)
     decoder = Decoder(split.select(rows), Square(flags.size, flags.size))
     loader = StreamingLoader(decoder, torch.from_numpy(decoder.split.labels.copy()), CPU, cores())
@@ -99,11 +114,16 @@ def throughput(flags: argparse.Namespace, split: Split, name: str, classes: int)
         "loader": lambda: epoch_seconds(loader),
     }
     measured = rates(sides, len(rows), flags.repeats)
-    title = f"loader at {flags.size} px: {name}"
+    title = f"loader at {flags.size} px on {cores()} cores: {name}"
     yield row(title, measured["loader"], None, "images/s", floor=measured["decode"], device=CPU)
+
+
+def network_alone(flags: argparse.Namespace, classes: int) -> Iterator[Row]:
+    """Yield the rate of training steps on images in memory."""
     model = build_model(flags.model, classes, "cosine", in_size=flags.size)
     alone = measure_training_rate(model, flags.size, 512)
-    yield row(f"network alone, {flags.model} at {flags.size} px, training steps", alone, None, "images/s", device=CPU)
+    title = f"network alone, {flags.model} at {flags.size} px, {classes:,} classes, training steps"
+    yield row(title, alone, None, "images/s", device=CPU)
 
 
 def memory(flags: argparse.Namespace, split: Split, work: Path) -> Iterator[Row]:
@@ -124,24 +144,45 @@ def memory(flags: argparse.Namespace, split: Split, work: Path) -> Iterator[Row]
         first = first or watched
         beyond = 64 * (size - sizes[0]) / 1e6  # megabytes: a path and a label are allowed for
         for part in ("main", "all"):
-            value, start = (getattr(each, f"{part}_megabytes") for each in (watched, first))
+            value, start = (getattr(each, part).megabytes for each in (watched, first))
             what = "the main process" if part == "main" else "all processes"
             floor = None if size == sizes[0] else start + beyond
-            name = f"memory of training, {what}: {size:,} images"
+            name = f"memory of training, {what}, without pages of files: {size:,} images"
             yield row(name, value, None, "MB", higher_is_better=False, floor=floor, device=CPU)
+            name = f"memory of training, {what}, with pages of files: {size:,} images"
+            value = getattr(watched, part).megabytes_with_files
+            yield row(name, value, None, "MB", higher_is_better=False, device=CPU)
 
 
 def whole_run(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row]:
-    """Yield the rate of one epoch, and the seconds of the commands that come after it."""
+    """Yield the rate of one epoch and of one on stored features, and the time of the commands that come after it."""
     run, words = work / "run", train_words(flags)
-    run_watched(["train", flags.source, *words, "--out", str(run), "--quiet"], work)
-    rate = json.loads((run / "metrics.json").read_text())["throughput"]["stage1"]["images_per_second"]
-    yield row(f"train: one epoch of {flags.recipe} with {flags.model}: {name}", rate, None, "images/s", device=CPU)
-    for command, further in (("evaluate", []), ("analyze", []), ("report", ["--out", str(work / "report.html")])):
-        watched = run_watched([command, str(run), *further], work)
-        yield seconds_row(f"{command}: {name}", watched.seconds)
-        megabytes = watched.all_megabytes
-        yield row(f"{command}: {name}, memory", megabytes, None, "MB", higher_is_better=False, device=CPU)
+    title = f"train: one epoch of {flags.recipe} with {flags.model} at {flags.size} px"
+    yield from command(f"{title}: {name}", ["train", flags.source, *words, "--out", str(run), "--quiet"], work)
+    for stage, measured in json.loads((run / "metrics.json").read_text())["throughput"].items():
+        rate = measured["images_per_second"]
+        yield row(f"{title}, {stage}: {name}", rate, None, "images/s", device=CPU)
+    for verb, further in (("evaluate", []), ("analyze", []), ("report", ["--out", str(work / "report.html")])):
+        yield from command(f"{verb}: {name}", [verb, str(run), *further], work)
+    size = (work / "report.html").stat().st_size / 1e6
+    yield row(f"report: {name}, size of the page", size, None, "MB", higher_is_better=False, device=CPU)
+
+
+def prepared(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row]:
+    """Yield the time of preparing the images, and of the first step on them."""
+    out = work / "prepared"
+    words = ["prepare", flags.source, "--size", str(flags.size), "--out", str(out)]
+    yield from command(f"prepare at {flags.size} px: {name}", words, work)
+    yield from first_step(argparse.Namespace(**vars(flags) | {"source": f"hf:{out}"}), f"prepared {name}", work)
+
+
+def command(title: str, words: list[str], work: Path) -> Iterator[Row]:
+    """Run ``longtail``, and yield its time, of the clock and of processors, and its memory."""
+    watched = watch([sys.executable, "-m", "longtail", *words], work)
+    yield seconds_row(title, watched.seconds)
+    yield seconds_row(f"{title}, processor time", watched.processor_seconds)
+    megabytes = watched.all.megabytes
+    yield row(f"{title}, memory", megabytes, None, "MB", higher_is_better=False, device=CPU)
 
 
 def seconds_row(name: str, seconds: float) -> Row:
@@ -152,31 +193,51 @@ def seconds_row(name: str, seconds: float) -> Row:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A process that has ended: its time, and the most memory of it and of it with its children.
+@dataclass
+class Memory:
+    """The most memory of a process or of several.
 
-    Memory is the proportional set size: a page that several processes share counts once.
+    It is the proportional set size: a page that several processes share counts once. Pages of files, which the system
+    drops when it needs the memory, are apart: programs, libraries, and the decoded images of the cache.
     """
 
+    megabytes: float = 0.0
+    megabytes_with_files: float = 0.0
+
+    def note(self, processes: list[psutil.Process]) -> None:
+        """Look at the processes once."""
+        anonymous = everything = 0
+        for process in processes:
+            try:
+                lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            except OSError:  # it has ended since it was listed
+                continue
+            sizes = {name: int(text.split()[0]) for name, text in (line.split(":", 1) for line in lines[1:])}
+            anonymous += sizes["Pss_Anon"] + sizes["Pss_Shmem"]
+            everything += sizes["Pss"]
+        self.megabytes = max(self.megabytes, anonymous * 1024 / 1e6)
+        self.megabytes_with_files = max(self.megabytes_with_files, everything * 1024 / 1e6)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A process that has ended: its time, and the most memory of it and of it with its children."""
+
     seconds: float
-    main_megabytes: float
-    all_megabytes: float
+    processor_seconds: float
+    main: Memory
+    all: Memory
     output: str = ""
 
     @property
     def first_step(self) -> float:
-        """Seconds from the start of the process to the moment that it printed."""
+        """Seconds from the start of the process to its first step."""
+        return float(self.output.split()[-2])
+
+    @property
+    def processor_first_step(self) -> float:
+        """The same in processor time of the process and its threads."""
         return float(self.output.split()[-1])
-
-
-def run_watched(words: list[str], work: Path) -> Watched:
-    """Run ``longtail`` and watch its memory.
-
-    Raises:
-        subprocess.CalledProcessError: The command failed.
-    """
-    return watch([sys.executable, "-m", "longtail", *words], work)
 
 
 def trained(flags: argparse.Namespace, source: str, work: Path, steps: int) -> Watched:
@@ -187,23 +248,31 @@ def trained(flags: argparse.Namespace, source: str, work: Path, steps: int) -> W
 
 
 def watch(words: list[str], work: Path) -> Watched:
-    """Run a command; the cache is a folder of ``work``."""
+    """Run a command and watch its memory; the cache is a folder of ``work``.
+
+    Raises:
+        subprocess.CalledProcessError: The command failed.
+    """
     environment = psutil.Process().environ() | {"LONGTAIL_CACHE": str(work / "cache")}
-    begun, main, everything = time.perf_counter(), 0.0, 0.0
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        watched = psutil.Process(process.pid)
-        while process.poll() is None:
-            try:
-                own = watched.memory_full_info().pss
-                children = sum(each.memory_full_info().pss for each in watched.children(recursive=True))
-            except (psutil.NoSuchProcess, psutil.AccessDenied):  # one has ended since it was listed
-                continue
-            main, everything = max(main, own / 1e6), max(everything, (own + children) / 1e6)
-            time.sleep(0.2)
-        output = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return Watched(time.perf_counter() - begun, main, everything, output)
+    begun, before, main, everything = time.perf_counter(), _children_seconds(), Memory(), Memory()
+    with tempfile.TemporaryFile("w+") as output:
+        with subprocess.Popen(words, stdout=output, env=environment) as process:
+            watched = psutil.Process(process.pid)
+            while process.poll() is None:
+                with suppress(psutil.NoSuchProcess):
+                    main.note([watched])
+                    everything.note([watched, *watched.children(recursive=True)])
+                time.sleep(1)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, words)
+        output.seek(0)
+        text = output.read()
+    return Watched(time.perf_counter() - begun, _children_seconds() - before, main, everything, text)
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Stop(Callback):
@@ -217,7 +286,7 @@ class Stop(Callback):
         del stage, progress
         self.done += 1
         if self.done == 1:
-            print(time.time() - self.begun, flush=True)
+            print(time.time() - self.begun, time.process_time(), flush=True)
         if self.done == self.steps:
             raise Interrupted
 
@@ -237,6 +306,9 @@ def _options(flags: argparse.Namespace) -> dict[str, Any]:
         "stage1.epochs": 1,
         "stage1.schedule.milestones": [],
         "stage1.schedule.factors": [],
+        "stage2.epochs": 1,
+        "stage2.cached_views": 1,
+        "stage2.mixing": "feature-mixup",
     }
 
 
@@ -256,22 +328,42 @@ def until_first_step(flags: argparse.Namespace) -> int:
 # --- samplers ---------------------------------------------------------------------------------------------------------
 
 
+def built_sampler(name: str, images: int) -> dict[str, float]:
+    """Build a sampler in a process of its own."""
+    words = [sys.executable, __file__, "--build-sampler", name, str(images)]
+    figures: dict[str, float] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return figures
+
+
+def build_in_this_process(name: str, images: int) -> dict[str, float]:
+    """Return the processor seconds to build a sampler, and the most resident bytes of building it and of drawing."""
+    labels = long_tailed_labels(images, images // 100)
+    begun = time.process_time()
+    sampler = build_sampler(name, labels, images // 100)
+    build = time.process_time() - begun
+    for _ in islice(sampler, DRAWN):
+        pass
+    return {"build": build, "resident": peak_bytes()}
+
+
 def samplers() -> Iterator[Row]:
     """Yield what each sampler needs for 100 million images of a million classes, by the law of what was measured.
 
     Memory and time to build are ``a + b N`` for N images, the classes being a hundredth of them; the largest measured
-    size is left out of the fit, and tells how far the law is off there.
+    size is left out of the fit, and tells how far the law is off there. Memory is that of the whole process.
     """
     for name in SAMPLERS:
-        measured = [in_its_own_process(name, images, images // 100, 1) for images in MEASURED]
+        measured = [built_sampler(name, images) for images in MEASURED]
         for key, unit, scale in (("resident", "MB", 1e6), ("build", "s", 1.0)):
             values = np.array([each[key] for each in measured]) / scale
             slope, start = np.polyfit(MEASURED[:-1], values[:-1], 1)
             off = values[-1] / (start + slope * MEASURED[-1]) - 1
             law = f"{start:.3g} {unit} + {1e6 * slope:.3g} {unit} a million images"
-            title = f"sampler {name}, {LAW[0]:,} images, {LAW[1]:,} classes, by the law {law}, {off:+.0%} off at"
+            what = "memory" if key == "resident" else "build, processor time"
+            title = f"sampler {name}, {what}: {LAW[0]:,} images, {LAW[1]:,} classes, by {law}"
             expected = start + slope * LAW[0]
-            yield row(f"{title} {MEASURED[-1]:,}", expected, None, unit, higher_is_better=False, device=CPU)
+            name_with_error = f"{title} ({off:+.0%} off at {MEASURED[-1]:,})"
+            yield row(name_with_error, expected, None, unit, higher_is_better=False, device=CPU)
 
 
 def _flags() -> argparse.Namespace:
@@ -280,8 +372,9 @@ def _flags() -> argparse.Namespace:
     options.add_argument("--recipe", default="inaturalist/gcl")
     options.add_argument("--model", default="resnet20")
     options.add_argument("--size", type=int, default=64, help="side of the images in pixels")
-    options.add_argument("--epoch", action="store_true", help="train a whole epoch too")
+    options.add_argument("--parts", nargs="+", default=["first-step", "loader", "network", "memory", "inspect"])
     options.add_argument("--samplers", action="store_true", help="only the law of the samplers")
+    options.add_argument("--build-sampler", nargs=2, metavar=("NAME", "IMAGES"), help=argparse.SUPPRESS)
     options.add_argument("--until-first-step", nargs=2, metavar=("STEPS", "BEGUN"), help=argparse.SUPPRESS)
     return options.parse_args()
 
