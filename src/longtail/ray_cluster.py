@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own lines go to its log files
     "RAY_raylet_start_wait_time_s": "120",  # seconds: a machine that is busy takes more than the 30 of Ray
 }
+_LAST_WORDS = "import sys; sys.stdin.read(1) or print(sys.argv[1], file=sys.stderr)"  # its input ends with this process
 _SECONDS_BETWEEN_CHECKS = 5.0
 _CHECKS = 4  # in a row without an answer
 
@@ -66,13 +68,31 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
             f"no Ray cluster {where} ({first_line(error)}): check its address and its token."
         ) from error
     try:
-        yield ray
+        with last_words(stopped("this process was ended")):
+            yield ray
     except ClusterLostError:  # there is nothing to shut down
         raise
     except BaseException:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+@contextmanager
+def last_words(sentence: str) -> Iterator[None]:
+    """Have a sentence said if this process ends within the block without a chance to say it.
+
+    Ray ends the process of a driver at once when the node that it is on is lost.
+
+    Args:
+        sentence: What to say on the standard error.
+    """
+    words = [sys.executable, "-I", "-S", "-c", _LAST_WORDS, f"longtail: {sentence}"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True) as heir:  # noqa: S603 - our own
+        try:
+            yield
+        finally:
+            heir.communicate(b".")
 
 
 def latest() -> str:
