@@ -122,6 +122,7 @@ def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
 def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_one_was_named() -> None:
     tiny = replace(PHOTOS, side=32)
     assert build(choose(tiny, time_limit=600.0)[0]).search.from_nothing == "resnet32"
+    assert not build(choose(tiny, time_limit=600.0, given={"finetune.epochs"})[0]).search.finetuning
     for options in ({"facts": PHOTOS}, {"facts": tiny, "given": {"model.name"}}, {"facts": tiny, "mode": "linear"}):
         assert not build(choose(**{"time_limit": 600.0} | options)[0]).search.from_nothing
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import complete, resolve
-from longtail.config.schema import Choice, RunConfig
+from longtail.config.schema import Choice, ModelConfig, RunConfig
 from longtail.config.stage import StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
@@ -125,11 +125,14 @@ def test_a_run_stopped_after_the_choice_goes_on_with_it(asked: RunConfig, run: P
 
 
 def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
-    chosen = RunConfig(reasons=[Choice("stage1.epochs", 1, "60 images")])
-    by_user = [Choice("stage1.epochs", 7, by="user")]
-    given = replace(chosen, stage1=StageConfig(epochs=7, batch_size=9), reasons=by_user)
-    assert (with_fallback(given).stage1.epochs, with_fallback(given).stage1.batch_size) == (7, 9)
-    assert with_fallback(chosen).stage1.epochs != chosen.stage1.epochs
+    reasons = [Choice("recipe", "images/portfolio", "chosen on your images"), Choice("stage1.epochs", 7, by="user")]
+    given = RunConfig(stage1=StageConfig(epochs=7, batch_size=9), reasons=reasons)
+    changed = with_fallback(given, 64, 50, "too few images can be held out")
+    assert (changed.stage1.epochs, changed.stage1.batch_size) == (7, 9)
+    assert changed.model.standardize
+    assert [each.reason for each in changed.reasons] == ["logit-adjustment, as too few images can be held out", ""]
+    cosine = with_fallback(replace(given, model=ModelConfig(head="cosine")), 64, 50, "too few images can be held out")
+    assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "cross-entropy")
 
 
 def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from longtail.compare.seeds import fold
 from longtail.config.auto import Facts, choose
 from longtail.config.build import with_options
 from longtail.config.resolve import resolve
-from longtail.config.schema import RunConfig
+from longtail.config.schema import Choice, RunConfig
 from longtail.config.stage import FINETUNING
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
@@ -31,12 +32,12 @@ from longtail.run.result import read_run
 from longtail.run.search import Presentation, Search, describe_search, read_search
 from longtail.training import network_trials, presentation, time_estimate
 from longtail.training.engine import Engine
-from longtail.training.judgment import HeldOut, Judgment
+from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Progress, StageRun
 from longtail.training.prepared_data import prepare_data
 from longtail.training.presentation import Contest, choose_presentation, sample_rows, with_presentation
-from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError
+from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
 
 QUIET = Reporter(quiet=True)
 
@@ -203,7 +204,9 @@ def test_the_whole_network_is_trained_where_it_wins_on_images_held_out(finetuned
 
 def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = network_trials.HeldOut.judge
-    monkeypatch.setattr(network_trials.HeldOut, "judge", lambda out, logits: real(out, torch.zeros_like(logits)))
+    monkeypatch.setattr(
+        network_trials.HeldOut, "judge", lambda out, logits, *taus: real(out, torch.zeros_like(logits), *taus)
+    )
     monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **rest: perfect(args[0].metric))
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
@@ -219,21 +222,24 @@ def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_w
     judged: list[Judgment] = []
 
     class SecondWins(HeldOut):
-        def judge(self, logits: torch.Tensor) -> Judgment:
-            judged.append(perfect(self.metric) if judged else super().judge(logits))
+        def judge(self, logits: torch.Tensor, taus: Sequence[float] = TAUS) -> Judgment:
+            assert taus == ((0.0,) if judged else TAUS)  # the network from nothing has no classifier that is adjusted
+            judged.append(perfect(self.metric) if judged else super().judge(logits, taus))
             return judged[-1]
 
     monkeypatch.setattr(network_trials, "HeldOut", SecondWins)
     monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **_: answers_of_none(args[0].metric))
     monkeypatch.setattr(network_trials, "MOST_FROM_NOTHING", 1)
     monkeypatch.setattr(network_trials, "TINY_SIDE", 8)
-    asked = with_options(finetuned, {"search.from_nothing": "plain-cnn", "model.name": finetuned.model.name})
+    asked = with_options(finetuned, {"search.from_nothing": "plain-cnn"})
+    asked = replace(asked, reasons=[Choice("mode", "linear", "there is no GPU")])
     start_run(asked, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
     assert [trial.taken for trial in search.trials] == [False, True]
     assert search.trials[1].presentation.network == config.model.name == "plain-cnn"
     assert (config.mode, config.data.image_size, list(config.stages)) == ("scratch", 8, [1])
+    assert config.reasons == [Choice("mode", "scratch", f"won on {search.trials[1].images} training images held out")]
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=asked)
     assert state_of(planned) == "started"
     start_run(config, tmp_path / "again", QUIET)
@@ -311,6 +317,37 @@ def test_a_stage_is_late_where_its_first_steps_are_slow(
             pace.on_step_end(stage, Progress(1, 0, step))
     if error is not None:
         assert error.value.images_per_second == pytest.approx(10 / seconds)
+
+
+def test_where_there_is_no_time_to_choose_the_size_is_still_compared(
+    asked: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presentation, "seconds_to_choose", lambda *_: 1000.0)
+    monkeypatch.setattr(presentation, "relative_slowness", lambda: 1.0)
+    contest = contest_of(asked, TimeLimit(200.0))
+    _, search = choose_presentation(contest)
+    assert not contest.has_time_to_choose
+    assert search is not None
+    assert len(search.tried) == 3
+
+
+def test_without_a_limit_the_load_of_the_machine_decides_nothing(
+    asked: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = []
+    for slowness in (1.0, 100.0):
+        monkeypatch.setattr(presentation, "relative_slowness", lambda slowness=slowness: slowness)
+        seconds.append(contest_of(asked).seconds_to_choose(64))
+    assert seconds[0] == seconds[1] > 0
+
+
+def test_fine_tuning_that_was_asked_for_is_fitted_to_the_limit_and_the_classifier_before_it_stays() -> None:
+    options = {"stage1.epochs": 10, "stage1.train": "classifier", "stage1.cached_views": 1, "model.name": "plain-cnn"}
+    config = resolve(options | {"finetune.epochs": 4, "finetune.optimizer.lr": 0.001})
+    short = shortened(config, 3, {"train": 1000, "test": 100}, TimeLimit(100.0), images_per_second=20.0)
+    assert short.stage1 == config.stage1
+    assert 1 <= short.finetune.epochs * short.finetune.epoch_share < 2
+    assert short.finetune.optimizer == config.finetune.optimizer
 
 
 def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

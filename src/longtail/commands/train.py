@@ -284,7 +284,12 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
             metrics = work()
     except Interrupted:
         if is_main_process():  # also where --quiet was asked for
-            sys.stderr.write(f"stopped; the checkpoint is saved. Continue with: {resume_hint(out)}\n")
+            kept = (
+                "the checkpoint is saved"
+                if any(Path(out).rglob(layout.CHECKPOINT_FOLDER))
+                else "nothing is trained yet"
+            )
+            sys.stderr.write(f"stopped; {kept}. Continue with: {resume_hint(out)}\n")
         return output.EXIT_INTERRUPTED
     except torch.OutOfMemoryError as error:
         raise LongtailError(

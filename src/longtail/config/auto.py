@@ -181,7 +181,8 @@ def _to_compare(
         search["sizes"] = [*sorted(size for size in smaller if size < data["image_size"]), data["image_size"]]
     if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
         search["fits"] = ["crop", "pad", "stretch"]
-    search["finetuning"] = is_chosen and with_mode and time_limit is not None and not facts.gpu
+    is_open = with_mode and not any(option.startswith("finetune.") for option in given)
+    search["finetuning"] = is_chosen and is_open and time_limit is not None and not facts.gpu
     if search["finetuning"] and "model.name" not in given and facts.side <= TINY:
         search["from_nothing"] = FOR_TINY
     return search

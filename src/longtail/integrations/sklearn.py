@@ -50,7 +50,7 @@ from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
-from longtail.training.portfolio import can_choose, choose_classifier
+from longtail.training.portfolio import LONGEST_CHOICE, can_choose, choose_classifier, seconds_to_choose
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 from longtail.version import __version__
 
@@ -91,9 +91,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         loss: A name of ``longtail.losses.LOSSES``; or ``auto``, which chooses loss, regularization and the strength of
             logit adjustment by cross-validation on the training rows, see
-            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, where the network
-            is trained, and where ``loss_options``, ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to
-            train, ``auto`` is ``logit-adjustment``.
+            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, where a choice
+            would take more than half an hour, where the network is trained, and where ``loss_options``,
+            ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to train, ``auto`` is
+            ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
         head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
@@ -373,7 +374,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             self.model_, self.preprocessing_ = network("linear")
             self._move(device)
             features = self._features(rows)
-            self.portfolio_ = self._choose(features, labels, units, seed)
+            if seconds_to_choose(len(labels), features.shape[1], counts.num_classes) <= LONGEST_CHOICE:
+                self.portfolio_ = self._choose(features, labels, units, seed)
         steps = self._steps()
         first = build_loss(steps[0].loss.name, counts, steps[0].loss.options)
         head = first.head if self.head == "auto" else self.head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -187,12 +188,14 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         f"images, {portfolio.seconds:.0f} s"
     ]
     first = sorted({portfolio.chosen, *range(min(shown, len(portfolio.finalists)))})
+    names = Counter(portfolio.candidates[number].name for number in first)
     for number in first:
         each = portfolio.candidates[number]
+        title = f"{each.title}, lr {each.lr:.2g}" if names[each.name] > 1 else each.title
         groups = ", ".join(f"{name} {100 * value:.0f}" for name, value in each.groups.items())
         mark = "*" if number == portfolio.chosen else " "
         score = figure_text(each.score, each.interval)
-        lines.append(f" {mark} {each.title}: {score}, accuracy {100 * each.accuracy:.1f}% ({groups})")
+        lines.append(f" {mark} {title}: {score}, accuracy {100 * each.accuracy:.1f}% ({groups})")
     other = portfolio.most_accurate
     if portfolio.metric != "accuracy" and other.accuracy_first[0] > portfolio.choice.accuracy:
         accuracy, balanced = (figure_text(value) for value in other.accuracy_first)

@@ -9,15 +9,13 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 
-from longtail.config.build import build
-from longtail.config.recipes import base_config
 from longtail.config.schema import RunConfig
 from longtail.config.stage import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
 from longtail.models.heads import StandardizedHead
 from longtail.models.model import LongTailModel
-from longtail.run.portfolio import Portfolio
+from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.parallel_heads import HeadPlan
 
 FALLBACK: Final = "logit-adjustment"
@@ -106,15 +104,7 @@ def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
         [('logit-adjustment', 'adamw')]
     """
     choice = portfolio.choice
-    first = StageConfig(
-        epochs=portfolio.epochs,
-        batch_size=portfolio.batch_size,
-        train="classifier",
-        cached_views=1,
-        loss=LossConfig(choice.loss, dict(choice.options)),
-        optimizer=OptimizerConfig("adamw", lr=choice.lr, weight_decay=choice.weight_decay),
-        schedule=ScheduleConfig("cosine"),
-    )
+    first = _stage(choice, portfolio.epochs, portfolio.batch_size)
     yield first
     second = next(second for name, _, _, second in _METHODS if name == choice.name)
     if choice.retrained:
@@ -125,6 +115,19 @@ def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
             loss=LossConfig(choice.loss, dict(second or {})),
             optimizer=replace(first.optimizer, lr=choice.lr / RETRAINING),
         )
+
+
+def _stage(plan: HeadPlan | CandidateResult, epochs: int, batch_size: int) -> StageConfig:
+    """Return the stage that trains a classifier on stored features."""
+    return StageConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        train="classifier",
+        cached_views=1,
+        loss=LossConfig(plan.loss, dict(plan.options)),
+        optimizer=OptimizerConfig("adamw", lr=plan.lr, weight_decay=plan.weight_decay),
+        schedule=ScheduleConfig("cosine"),
+    )
 
 
 def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
@@ -140,22 +143,32 @@ def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
     return replace(config, model=model, stage1=first, stage2=second)
 
 
-def with_fallback(config: RunConfig) -> RunConfig:
-    """Return the configuration of a run that trains :data:`FALLBACK` on stored features, where nothing can be chosen.
+def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -> RunConfig:
+    """Return the configuration of a run that trains the first of the candidates, where nothing can be chosen.
 
     Args:
         config: The configuration that left the classifier to be chosen.
+        num_features: Feature size D.
+        images: Training images N.
+        why: Why nothing can be chosen, a clause.
 
     Example:
-        >>> with_fallback(RunConfig()).stage1.loss.name
+        >>> with_fallback(RunConfig(), 1280, 50, "too few images can be held out").stage1.loss.name
         'logit-adjustment'
     """
-    usual = build(base_config(f"images/{FALLBACK}", mode="linear"))
-    stage = replace(usual.stage1, cached_views=config.stage1.cached_views)
-    reasons = [each for each in config.reasons if not isinstance(each, str) and each.option == "stage1.epochs"]
-    if not any(each.by == "auto" for each in reasons):
-        stage = replace(stage, epochs=config.stage1.epochs, batch_size=config.stage1.batch_size)
-    return replace(config, stage1=stage, stage2=usual.stage2)
+    kinds = ("linear", "cosine") if config.model.head == "auto" else (config.model.head,)
+    plan = next(each.plan for each in candidates(num_features, images) if each.plan.head in kinds)
+    stage = replace(
+        _stage(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
+    )
+    reasons = [
+        replace(each, reason=f"{plan.loss}, as {why}")
+        if not isinstance(each, str) and (each.option, each.by) == ("recipe", "auto")
+        else each
+        for each in config.reasons
+    ]
+    model = replace(config.model, head="cosine" if plan.head == "cosine" else "linear", standardize=True)
+    return replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"), reasons=reasons)
 
 
 def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:

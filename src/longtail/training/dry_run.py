@@ -10,7 +10,7 @@ from longtail.console import Reporter
 from longtail.data.dataset import ImageData
 from longtail.models.candidate_networks import accepted_size
 from longtail.run.search import Presentation
-from longtail.training.candidates import candidates
+from longtail.training.candidates import FALLBACK, candidates
 from longtail.training.engine import Engine
 from longtail.training.finetuning import measure_training_rate
 from longtail.training.prepared_data import describe_data, prepare_data
@@ -31,19 +31,23 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     prepared = prepare_data(replace(config.data, fold=fold), reporter, source=source)
     describe_data(prepared, config.data.source, reporter)
     engine, limit = Engine(config.training), config.training.time_limit
-    contest = Contest(config, prepared, engine, reporter, {"features": 0.0}, TimeLimit())
-    lines, seconds = list[str](), 0.0
+    contest = Contest(config, prepared, engine, reporter, {"features": 0.0}, TimeLimit(limit))
+    lines, seconds, comparing = list[str](), 0.0, 0.0
     if config.is_on_features_through(min(config.stages)):
+        contest.require_time()
         lines.append("network and images:")
         for presentation in _considered(contest):
             setup = contest.set_up(presentation)
             needed = contest.seconds_of_run(presentation, setup)
-            lines.append(f"  {presentation}: about {duration_text(needed)} in all")
+            late = "" if needed <= contest.limit.left else ": no time for it"
+            lines.append(f"  {presentation}: about {duration_text(needed)} in all{late}")
             seconds = max(seconds, needed)
+            comparing += len(contest.sample) * contest.seconds_per_image(presentation, setup)
+        seconds += comparing if contest.several else 0.0
         lines += _classifiers(contest, setup.model.num_features)
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if through:
-        model, batch = make_network(config, prepared.counts, reporter), through[0].batch_size
+        model, batch = make_network(config, prepared.counts, reporter).to(engine.device), through[0].batch_size
         rate = measure_training_rate(model, config.data.image_size, batch, stage=through[0])
         passes = sum(stage.epochs * stage.epoch_share for stage in through)
         images = len(prepared.data.splits["train"])
@@ -53,8 +57,9 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
         lines.append("the whole network: tried if the limit leaves time for an epoch, taken if it wins")
     if config.search.from_nothing:
         lines.append(f"{config.search.from_nothing} from nothing: tried in the same way, as the images are tiny")
-    expected = f"about {duration_text(seconds)}" if limit is None else f"at most {duration_text(limit)}"
-    return [*lines, f"expected: {expected}"]
+    folds = config.data.folds if config.data.is_cross_validation else 1
+    expected = f"about {duration_text(folds * seconds)}" if limit is None else f"at most {duration_text(limit)}"
+    return [*lines, f"expected: {expected}{f' for {folds} folds' if folds > 1 else ''}"]
 
 
 def _considered(contest: Contest) -> list[Presentation]:
@@ -72,6 +77,8 @@ def _classifiers(contest: Contest, num_features: int) -> list[str]:
     """List the classifiers that are compared, with the time that takes; empty where one was named."""
     if not contest.config.is_to_be_chosen:
         return []
+    if not contest.has_time_to_choose:
+        return [f"classifier: {FALLBACK}, as there is no time to choose one"]
     tried = candidates(num_features, contest.prepared.counts.total)
     named = [(name, len(list(group))) for name, group in groupby(each.name for each in tried)]
     total, duration = sum(count for _, count in named), duration_text(contest.seconds_to_choose(num_features))

@@ -215,14 +215,30 @@ class Engine(LocalEngine):
         """Make something in the main process, for all of them.
 
         Args:
-            make: Called in the main process; must not fail, as the others wait for it.
+            make: Called in the main process.
+
+        Raises:
+            LongtailError: The main process failed, which raises its own error.
 
         Example:
             >>> Engine(TrainingConfig(device="cpu")).from_main(lambda: 7)
             7
         """
-        made: Made = self.gather(make() if self.is_main else None)[0]
-        return made
+        if self.world_size == 1:
+            return make()
+        made: Made | None = None
+        problem: Exception | None = None
+        if self.is_main:
+            try:
+                made = make()
+            except (LongtailError, OSError) as error:
+                problem = error
+        made, said = self.gather((made, problem and str(problem)))[0]
+        if problem is not None:
+            raise problem
+        if said is not None:
+            raise LongtailError(said)
+        return cast("Made", made)
 
     def agree(self, make: Callable[[], Made], facts: Callable[[Made], Mapping[str, str]]) -> Made:
         """Make something in every process, and check that all of them made the same.

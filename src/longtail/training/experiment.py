@@ -159,7 +159,7 @@ class Experiment(Callback):
         if not config.is_open:
             self._set_up(config)
             if self.limit.seconds is not None and state is None:
-                fitted = fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say)
+                fitted = self._in_time(config)
                 self._go_on_with(without_limit(fitted))
                 write_search(out, nothing_compared(config))
                 write_config(out, self.config)
@@ -190,6 +190,10 @@ class Experiment(Callback):
     def _go_on_with(self, config: RunConfig) -> None:
         """Take over a configuration that has the same network and images."""
         self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
+
+    def _in_time(self, config: RunConfig) -> RunConfig:
+        """Return a configuration that is short enough for the time limit."""
+        return fit_to_limit(config, self.images, self.model.to(self.engine.device), self.limit, self.reporter.say)
 
     def _set_up(self, config: RunConfig) -> None:
         """Take over a configuration: build its network and open its images."""
@@ -256,7 +260,7 @@ class Experiment(Callback):
             self.engine.release()
             self.average = self.recorder = None
             self.model.load_state_dict(before)
-            self._go_on_with(shortened(self.config, self.images, self.limit, slow.images_per_second))
+            self._go_on_with(shortened(self.config, index, self.images, self.limit, slow.images_per_second))
             write_config(self.out, self.config)
             self.save_checkpoint(Progress(index, state="between stages"))
             shorter = self.stages[index]
@@ -287,6 +291,8 @@ class Experiment(Callback):
             search = nothing_compared(before)  # else the portfolio records what was asked for
         if self.engine.is_main and search is not None:
             write_search(self.out, replace(search, asked=asked))
+        if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
+            config = self._in_time(config)
         config = without_limit(config)
         if self.engine.is_main:
             write_config(self.out, config)

@@ -47,10 +47,21 @@ def finetune_stage(stage: StageConfig, images: int, seconds: float, images_per_s
         >>> finetune_stage(classifier, images=24_000, seconds=120.0, images_per_second=60.0).epoch_share
         0.3
     """
-    wanted = min(max(seconds * images_per_second / images, SHORTEST_EPOCH), MOST_FINETUNING)
-    epochs = math.ceil(wanted)
-    share = math.floor(wanted / epochs * 1000) / 1000
-    return replace(FINETUNING, epochs=epochs, epoch_share=share, sampler=stage.sampler, loss=stage.loss)
+    epochs = min(seconds * images_per_second / images, MOST_FINETUNING)
+    return with_length(replace(FINETUNING, sampler=stage.sampler, loss=stage.loss), epochs)
+
+
+def with_length(stage: StageConfig, epochs: float) -> StageConfig:
+    """Return a stage of so many passes over the images, in whole epochs of a share of them each.
+
+    Example:
+        >>> stage = with_length(StageConfig(), 1.8)
+        >>> stage.epochs, stage.epoch_share
+        (2, 0.9)
+    """
+    wanted = max(epochs, SHORTEST_EPOCH)
+    whole = math.ceil(wanted)
+    return replace(stage, epochs=whole, epoch_share=math.floor(wanted / whole * 1000) / 1000)
 
 
 def measure_training_rate(

@@ -6,7 +6,7 @@ from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.models.model import LongTailModel
 from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
-from longtail.training.candidates import FALLBACK, with_choice, with_fallback
+from longtail.training.candidates import with_choice, with_fallback
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.portfolio import LONGEST_CHOICE, can_choose, choose_classifier, steps_to_choose
 from longtail.training.presentation import Contest
@@ -33,9 +33,10 @@ def choose_head(
     seconds = contest.seconds_to_choose(model.num_features)
     enough = can_choose(labels, prepared.counts, contest.units, seed)
     if not enough or seconds > min(LONGEST_CHOICE, within):
-        why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few can be held out"
-        reporter.say(f"classifier: {FALLBACK}, as {why}")
-        return complete(with_fallback(config)), NOTHING_TRIED
+        why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few images can be held out"
+        changed = complete(with_fallback(config, model.num_features, len(labels), why))
+        reporter.say(f"classifier: {changed.stage1.loss.name}, as {why}")
+        return changed, NOTHING_TRIED
     stage = config.stage1
     steps = steps_to_choose(len(labels), stage.epochs, stage.batch_size, config.model.head)
     with reporter.bar("choosing a classifier", steps) as bar:

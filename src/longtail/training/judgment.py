@@ -49,19 +49,23 @@ class HeldOut:
     metric: Metric
     draws: FloatArray
 
-    def judge(self, logits: Tensor) -> Judgment:
-        """Judge logits (M, C), scaled as before softmax, under the adjustment that is best for the metric.
+    def judge(self, logits: Tensor, taus: Sequence[float] = TAUS) -> Judgment:
+        """Judge answers under the adjustment that is best for the metric.
 
         The weakest of the adjustments within a standard error of the best is taken: each moves answers from common to
         rare classes, and costs accuracy.
+
+        Args:
+            logits: Shape (M, C), scaled as before softmax.
+            taus: Strengths of the adjustment, rising.
         """
         log_prior = torch.from_numpy(np.log(self.counts.prior)).float()
-        answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in TAUS}
+        answers = {tau: (logits - tau * log_prior).argmax(dim=1).numpy() for tau in taus}
         values = {tau: self.figures(answer) for tau, answer in answers.items()}
-        best = max(TAUS, key=lambda strength: (round(float(values[strength][self.metric]), 9), -strength))
+        best = max(taus, key=lambda strength: (round(float(values[strength][self.metric]), 9), -strength))
         judgments = [
             Judgment(tau, values, self.figures(answers[tau], self.draws), self.metric)
-            for tau in TAUS[: TAUS.index(best) + 1]
+            for tau in taus[: taus.index(best) + 1]
         ]
         _, chosen = compare(judgments, within=ONE_ERROR)
         return judgments[chosen]

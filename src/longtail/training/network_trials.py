@@ -25,7 +25,7 @@ from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import Presentation, WholeNetworkResult
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, finetune_stage, measure_training_rate
 from longtail.training.frozen_features import StoredFeatures
-from longtail.training.judgment import HeldOut, Judgment, bootstrap_draws, compare
+from longtail.training.judgment import TAUS, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.portfolio import judge_choice
 from longtail.training.presentation import Contest, with_presentation
 from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
@@ -81,11 +81,13 @@ class Attempt:
         plan: What there is time for.
         configure: Changes a configuration to one that trains this network, from the plan, images and seconds.
         title: In words.
+        taus: Strengths of logit adjustment after training that its classifier can take.
     """
 
     plan: Plan
     configure: Callable[[RunConfig, Plan, int, float], RunConfig]
     title: str
+    taus: tuple[float, ...] = TAUS
 
 
 def plan_finetuning(contest: Contest, chosen: Presentation) -> list[Plan]:
@@ -142,7 +144,7 @@ def find_attempts(contest: Contest, config: RunConfig) -> tuple[list[Attempt], s
     if contest.config.search.from_nothing:
         plan = plan_from_nothing(contest, config)
         if plan.epochs(images) >= FEWEST_FROM_NOTHING:
-            attempts.append(Attempt(plan, from_nothing, "from nothing"))
+            attempts.append(Attempt(plan, from_nothing, "from nothing", taus=(0.0,)))
     return attempts, more
 
 
@@ -244,7 +246,8 @@ def try_whole_networks(
         except (LongtailError, torch.OutOfMemoryError) as error:  # the classifier on the frozen network is there
             contest.reporter.say(f"note: {attempt.title} is left out, as training failed: {first_line(error)}")
             continue
-        trials.append(Trial(attempt, trial.last_stage, run, time.perf_counter() - begun, out.judge(run.logits)))
+        judgment = out.judge(run.logits, attempt.taus)
+        trials.append(Trial(attempt, trial.last_stage, run, time.perf_counter() - begun, judgment))
     _, best = compare([frozen, *(each.judgment for each in trials)])
     results = tuple(each.result(frozen, len(held), taken=number == best) for number, each in enumerate(trials, start=1))
     for each, result in zip(trials, results, strict=True):
@@ -300,8 +303,9 @@ def from_nothing(config: RunConfig, plan: Plan, images: int, seconds: float) -> 
     values["stage1"]["batch_size"] = 64 if images < 20_000 else 256
     own = {name: values["data"][name] for name in ("mean", "std", "interpolation")}
     own |= {"image_size": shown.size, "resize": None, "augmentation": "crop-flip"}
-    kept = {"data": asdict(config.data) | own, "training": asdict(config.training), "reasons": config.reasons}
-    return complete(build(values | kept | {"recipe": RECIPE, "mode": "scratch"}))
+    kept = {"data": asdict(config.data) | own, "training": asdict(config.training)}
+    made = build(values | kept | {"recipe": RECIPE, "mode": "scratch"})
+    return complete(replace(made, reasons=config.reasons))
 
 
 def _for_trial(config: RunConfig) -> RunConfig:

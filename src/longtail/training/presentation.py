@@ -157,8 +157,8 @@ class Contest:
 
     def seconds_of_run(self, presentation: Presentation, setup: Setup) -> float:
         """Return the seconds that a run with a presentation has left to do, by the measured time of an image."""
-        features = self.images * self.seconds_per_image(presentation, setup)
-        return MARGIN * (features + self.seconds_to_choose(setup.model.num_features)) + RESERVE
+        choosing = self.seconds_to_choose(setup.model.num_features) if self.has_time_to_choose else 0.0
+        return MARGIN * (self.images * self.seconds_per_image(presentation, setup) + choosing) + RESERVE
 
     @property
     def seconds_to_evaluate(self) -> float:
@@ -166,11 +166,22 @@ class Contest:
         return MARGIN * self.evaluated * max(self._rates.values(), default=0.0)
 
     def seconds_to_choose(self, num_features: int) -> float:
-        """Return the seconds that choosing a classifier takes on this machine; 0 where one was named."""
+        """Return the seconds that choosing a classifier takes; 0 where one was named.
+
+        They are those of this machine where the time is limited, else of the machine of reference: whether anything is
+        chosen then does not depend on what else a machine does.
+        """
         if not self.config.is_to_be_chosen:
             return 0.0
-        classes = self.prepared.counts.num_classes
-        return self.slowness * seconds_to_choose(self.training_images, num_features, classes)
+        seconds = seconds_to_choose(self.training_images, num_features, self.prepared.counts.num_classes)
+        return seconds if self.limit.seconds is None else self.slowness * seconds
+
+    @cached_property
+    def has_time_to_choose(self) -> bool:
+        """Whether the time allows to choose a classifier, at least on the fastest presentation."""
+        setup = self.set_up(self.first)
+        features = self.images * self.seconds_per_image(self.first, setup)
+        return MARGIN * (features + self.seconds_to_choose(setup.model.num_features)) + RESERVE <= self.limit.left
 
     def require_time(self) -> None:
         """Make sure that the time limit allows the fastest presentation.
@@ -261,12 +272,19 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
     begun = time.perf_counter()
     first = contest.first
     if not (contest.several or contest.config.search.finetuning) or not contest.can_compare:
-        return with_presentation(contest.config, _largest(contest)), None
+        if contest.several and contest.engine.world_size > 1:
+            contest.reporter.say(
+                "note: several processes compare no networks, sizes and fits: the first ones are taken"
+            )
+        largest = _largest(contest)
+        return _with_size(
+            with_presentation(contest.config, largest), largest, "the largest that there is time for"
+        ), None
     for size in contest.sizes:
         if not contest.attempt(replace(first, size=size)):
             break
     if not contest.judged:
-        return with_presentation(contest.config, first), None
+        return _with_size(with_presentation(contest.config, first), first, "the largest that there is time for"), None
     for fit in contest.fits[1:]:
         contest.attempt(replace(contest.best(), fit=fit))
     share = math.inf if contest.limit.seconds is None else SHARE * contest.limit.seconds
@@ -301,11 +319,13 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     left_out = [each for each, result in contest.results.items() if result.score is None]
     if not left_out:
         return ""
-    following = contest.results[left_out[0]]
+    following, limit = contest.results[left_out[0]], contest.limit.seconds or 0.0
     sizes = [each for each in contest.judged if (each.network, each.fit) == (chosen.network, contest.fits[0])]
     metric = METRIC_WORDS[contest.config.training.metric]
     kept = 2 if contest.kept_for_finetuning else 1  # half of the time is not for the frozen network
-    text = f"more time would buy {left_out[0]}, from about {math.ceil(kept * following.minutes)} minutes on"
+    # One that was left out as its sample takes long might itself fit: a longer limit has a larger share for samples.
+    minutes = max(math.ceil(kept * following.minutes), math.floor(limit / 60) + 1)
+    text = f"more time would buy {left_out[0]}, from about {minutes} minutes on"
     if len(sizes) < 2:
         return f"{text}."
     before, last = (contest.judged[each] for each in sizes[-2:])
@@ -368,6 +388,17 @@ def with_presentation(config: RunConfig, presentation: Presentation) -> RunConfi
     values["data"]["fit"] = presentation.fit
     values["search"] |= {"networks": [], "sizes": [], "fits": [], "finetuning": False, "from_nothing": ""}
     return build(values)
+
+
+def _with_size(config: RunConfig, shown: Presentation, reason: str) -> RunConfig:
+    """Return a configuration whose reason for the size of the images is another one, if that is not the usual size."""
+    reasons = [
+        replace(each, value=shown.size, reason=reason)
+        if not isinstance(each, str) and each.option == "data.image_size" and each.value != shown.size
+        else each
+        for each in config.reasons
+    ]
+    return replace(config, reasons=reasons)
 
 
 def _with_reasons(config: RunConfig, search: Search) -> RunConfig:

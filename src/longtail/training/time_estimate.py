@@ -20,10 +20,10 @@ from longtail.device import seeded
 from longtail.errors import LongtailError
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
-from longtail.training.finetuning import finetune_stage, measure_training_rate
+from longtail.training.finetuning import measure_training_rate, with_length
 from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
-from longtail.training.portfolio import seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, seconds_to_choose
 from longtail.training.stages import make_loss
 
 TRIAL_SECONDS, TRIAL_IMAGES = 0.4, 512  # of images through a backbone: enough for a rate
@@ -105,7 +105,7 @@ class TimeLimit:
 
 
 def relative_slowness() -> float:
-    """Measure how much slower than :data:`REFERENCE_GFLOPS` this machine multiplies matrices, in a tenth of a second.
+    """Measure how much slower than :data:`REFERENCE_GFLOPS` this machine multiplies matrices, in half a second.
 
     Example:
         >>> relative_slowness() > 0
@@ -114,7 +114,7 @@ def relative_slowness() -> float:
     left, right = torch.ones(512, 1024), torch.ones(1024, 1024)
     torch.mm(left, right)  # warms up
     begun, products = time.perf_counter(), 0
-    while time.perf_counter() - begun < 0.1:
+    while time.perf_counter() - begun < 0.5:
         torch.mm(left, right)
         products += 1
     seconds = (time.perf_counter() - begun) / products
@@ -190,7 +190,8 @@ class TimeKeeper(Callback):
                 training += self._steps(stage) * batch / rate_of_steps
                 continue
             if self.config.is_to_be_chosen:
-                training += seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
+                choosing = seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
+                training += relative_slowness() * choosing if choosing <= LONGEST_CHOICE else 0.0
             elif stage.cached_views:
                 training += self._steps(stage) * seconds_per_classifier_step(stage, self.counts, self.model)
         self.tell(TimeEstimate(features, training))
@@ -289,29 +290,40 @@ class Pace(Callback):
             raise TooSlowError(rate)
 
 
-def shortened(config: RunConfig, images: Mapping[str, int], limit: TimeLimit, images_per_second: float) -> RunConfig:
+def shortened(
+    config: RunConfig, index: int, images: Mapping[str, int], limit: TimeLimit, images_per_second: float
+) -> RunConfig:
     """Return a configuration whose training of the backbone ends in time at a measured rate.
 
     Args:
         config: Of the run.
+        index: The stage under way; those before it stay as they are.
         images: Number of images of each split.
         limit: The time that there is.
         images_per_second: Rate of the training.
 
     Example:
         >>> config = build({"stage1": {"epochs": 10}})
-        >>> shortened(config, {"train": 1000, "test": 300}, TimeLimit(100.0), images_per_second=50.0).stage1.epochs
+        >>> limit = TimeLimit(100.0)
+        >>> shortened(config, 1, {"train": 1000, "test": 300}, limit, images_per_second=50.0).stage1.epochs
         3
     """
     evaluated = sum(count for name, count in images.items() if name != "train")
     left = max((limit.left - RESERVE - evaluated * FORWARD_SHARE / images_per_second) / MARGIN, 1.0)
-    if config.finetune.epochs:
-        stage = finetune_stage(config.finetune, images["train"], left, images_per_second)
-        return replace(config, finetune=stage)
-    through = [stage for stage in config.stages.values() if not stage.cached_views]
-    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in through)
-    wanted = config.stages[min(config.stages)].epochs
-    return build(scale_epochs(asdict(config), max(1, int(wanted * min(left * images_per_second / passes, 1.0)))))
+    ahead = [stage for number, stage in config.stages.items() if number >= index and not stage.cached_views]
+    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in ahead)
+    return _scaled(config, index, min(left * images_per_second / passes, 1.0))
+
+
+def _scaled(config: RunConfig, index: int, share: float) -> RunConfig:
+    """Return a configuration in which a stage that trains the backbone takes a share of its length, and later ones too.
+
+    Fine-tuning may end within an epoch; published schedules have whole epochs, one at least.
+    """
+    stage = config.stages[index]
+    if stage is config.finetune:
+        return replace(config, finetune=with_length(stage, share * stage.epochs * stage.epoch_share))
+    return build(scale_epochs(asdict(config), max(1, int(share * stage.epochs))))
 
 
 def fit_to_limit(
@@ -339,22 +351,25 @@ def fit_to_limit(
     stages, every = list(config.stages.values()), config.training.validate_every
     # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
     validations = sum(stage.epochs // every for stage in through) if every else 0
-    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in through)
-    whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
-    views = sum(stage.cached_views for stage in stages)
-    fixed = forward * (evaluated * len(stages) + views * images["train"])
-    wanted = stages[0].epochs
-    epochs = int(wanted * min((limit.left - RESERVE - fixed) / whole, 1.0))
-    if epochs < 1:
-        shortest = limit.spent + RESERVE + fixed + whole / wanted
+    epochs = sum(stage.epochs * stage.epoch_share for stage in through)
+    whole = MARGIN * images["train"] * epochs / rate + forward * validations * images.get("validation", 0)
+    fixed = forward * (evaluated * len(stages) + max(stage.cached_views for stage in stages) * images["train"])
+    share = min((limit.left - RESERVE - fixed) / whole, 1.0)
+    if share * epochs < 1:
+        shortest = limit.spent + RESERVE + fixed + whole / epochs
+        linear = "" if stages[0].cached_views else "; or --mode linear"
         raise LongtailError(
             f"--time-limit {limit.seconds:.0f}s is too short for an epoch of {images['train']:,} images on this "
-            f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s; or --mode linear."
+            f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s{linear}."
         )
-    if epochs == wanted:
+    if share == 1:
         return config
-    say(f"shortened from {wanted} to {epochs} epochs, for which there is time")
-    return build(scale_epochs(asdict(config), epochs))
+    index = min(number for number, stage in config.stages.items() if not stage.cached_views)
+    fitted = _scaled(config, index, share)
+    shorter = fitted.stages[index]
+    length = shorter.epochs * shorter.epoch_share
+    say(f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time")
+    return fitted
 
 
 def without_limit(config: RunConfig) -> RunConfig:
