@@ -21,7 +21,6 @@ from longtail.errors import LongtailError, first_line
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its own lines go to its log files
-    "RAY_raylet_start_wait_time_s": "120",  # seconds: a machine that is busy takes more than the 30 of Ray
 }
 _LAST_WORDS = "import sys; sys.stdin.read(1) or print(sys.argv[1], file=sys.stderr)"  # its input ends with this process
 _SECONDS_BETWEEN_CHECKS = 5.0

@@ -13,11 +13,10 @@ from typing import Any
 @contextmanager
 def ray_nodes(number: int, cores: int) -> Iterator[Any]:
     """Start a head without cores and nodes with some, and connect to it."""
-    for name, value in (("RAY_BACKEND_LOG_LEVEL", "fatal"), ("RAY_raylet_start_wait_time_s", "120")):
-        os.environ.setdefault(name, value)
     import ray
     from ray.cluster_utils import Cluster
 
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, str(Path(__file__).parent)]))  # of their processes
     small = {"object_store_memory": 100 * 2**20}
