@@ -56,6 +56,7 @@ SAMPLED = 4_096  # images of the loader's rate
 LISTED = (20_000, 100_000)  # images at which memory is measured, next to all
 MEASURED = (1_000_000, 3_000_000, 10_000_000, 30_000_000)  # images of the samplers' law
 DRAWN = 1_000_000  # images
+NOTHING = 0.01  # seconds: what takes less at the largest size has no law
 LAW = (100_000_000, 1_000_000)  # images and classes that it is extended to
 
 
@@ -204,19 +205,20 @@ class Memory:
     megabytes: float = 0.0
     megabytes_with_files: float = 0.0
 
-    def note(self, processes: list[psutil.Process]) -> None:
-        """Look at the processes once."""
-        anonymous = everything = 0
-        for process in processes:
-            try:
-                lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            except OSError:  # it has ended since it was listed
-                continue
-            sizes = {name: int(text.split()[0]) for name, text in (line.split(":", 1) for line in lines[1:])}
-            anonymous += sizes["Pss_Anon"] + sizes["Pss_Shmem"]
-            everything += sizes["Pss"]
-        self.megabytes = max(self.megabytes, anonymous * 1024 / 1e6)
-        self.megabytes_with_files = max(self.megabytes_with_files, everything * 1024 / 1e6)
+    def note(self, megabytes: float, megabytes_with_files: float) -> None:
+        """Take what there is now."""
+        self.megabytes = max(self.megabytes, megabytes)
+        self.megabytes_with_files = max(self.megabytes_with_files, megabytes_with_files)
+
+
+def memory_now(process: psutil.Process) -> np.ndarray:
+    """Megabytes of a process without and with pages of files; 0 where it has ended. Linux."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return np.zeros(2)
+    sizes = {name: int(text.split()[0]) for name, text in (line.split(":", 1) for line in lines[1:])}
+    return np.array([sizes["Pss_Anon"] + sizes["Pss_Shmem"], sizes["Pss"]]) * 1024 / 1e6
 
 
 @dataclass(frozen=True)
@@ -260,8 +262,9 @@ def watch(words: list[str], work: Path) -> Watched:
             watched = psutil.Process(process.pid)
             while process.poll() is None:
                 with suppress(psutil.NoSuchProcess):
-                    main.note([watched])
-                    everything.note([watched, *watched.children(recursive=True)])
+                    own = memory_now(watched)
+                    main.note(*own.tolist())
+                    everything.note(*sum(map(memory_now, watched.children(recursive=True)), own).tolist())
                 time.sleep(1)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, words)
@@ -356,6 +359,8 @@ def samplers() -> Iterator[Row]:
         measured = [built_sampler(name, images) for images in MEASURED]
         for key, unit, scale in (("resident", "MB", 1e6), ("build", "s", 1.0)):
             values = np.array([each[key] for each in measured]) / scale
+            if values[-1] < NOTHING:
+                continue
             slope, start = np.polyfit(MEASURED[:-1], values[:-1], 1)
             off = values[-1] / (start + slope * MEASURED[-1]) - 1
             law = f"{start:.3g} {unit} + {1e6 * slope:.3g} {unit} a million images"
