@@ -66,7 +66,9 @@ def curves(rows: list[dict[str, str]]) -> go.Figure:
         place = {"x": size, "y": end, "xanchor": "left", "xshift": 12} | below
         figure.add_annotation(text=name, showarrow=False, font={"color": color, "size": 14}, **place)
     times = {int(row["size"]): 1000 / float(row["images_per_second"]) for row in rows if row["set"] == rows[0]["set"]}
-    ticks = {"tickvals": list(times), "ticktext": [f"{size} px<br>{each:.0f} ms" for size, each in times.items()]}
+    sizes = sorted({int(row["size"]) for row in rows})
+    words = [f"{size} px<br>{times[size]:.0f} ms" if size in times else f"{size} px" for size in sizes]
+    ticks = {"tickvals": sizes, "ticktext": words}
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"t": 40, "r": 120, "b": 70})
     figure.update_xaxes(title=f"Side of the input, and one core's time for an image ({rows[0]['set']})", **ticks)
     figure.update_yaxes(title="Balanced accuracy", ticksuffix="%")
