@@ -32,7 +32,7 @@ browser: install
 	|| echo "no Chromium found, and none could be installed: the tests that open the report in a browser are skipped"
 
 test: lint browser
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -122,7 +122,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_config(libraries_frozen: None) -> Callable[..., RunConfig]:
+def small_config() -> Callable[..., RunConfig]:
     """Build a configuration on the digits with a network that trains in under a second; overrides as nested dicts."""
 
     def make(recipe: str | None = None, epochs: int | None = None, **overrides: Any) -> RunConfig:
@@ -149,10 +149,8 @@ def clean_environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source), "TOKENIZERS_PARALLELISM": "false"}
 
 
-@pytest.fixture(scope="session")
-def libraries_frozen() -> None:
-    """Keep the libraries out of the collections after each stage, which would take a third of a test's time."""
-    import longtail.training.experiment  # noqa: F401
-
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what is imported by now out of the collections after each stage, which take a third of a test's time."""
+    del session
     gc.collect()
     gc.freeze()

@@ -30,7 +30,8 @@ from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
 from longtail.run.search import Presentation, Search, describe_search, read_search
-from longtail.training import network_trials, presentation, time_estimate
+from longtail.training import network_trials, portfolio, presentation, time_estimate
+from longtail.training.candidates import candidates
 from longtail.training.engine import Engine
 from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
@@ -40,6 +41,15 @@ from longtail.training.presentation import Contest, choose_presentation, sample_
 from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
 
 QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def _few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that presentations are judged by: what is chosen from all of them has tests of its own."""
+    few = {"logit-adjustment", "kps"}
+    monkeypatch.setattr(
+        portfolio, "candidates", lambda *facts: [each for each in candidates(*facts) if each.name in few]
+    )
 
 
 @pytest.fixture(scope="module")
