@@ -284,7 +284,8 @@ class Experiment(Callback):
                 write_portfolio(self.out, replace(portfolio, asked=asked))
             if before.search.finetuning and search is not None and portfolio.candidates:
                 config, trials, more = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
-                search = replace(search, trials=trials, more_time=" ".join(filter(None, (search.more_time, more))))
+                more = more[:1].upper() + more[1:] if search.more_time else more
+                search = replace(search, trials=trials, more_time=f"{search.more_time} {more}".strip())
         if search is not None and search.more_time:
             self.reporter.say(search.more_time)
         if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
