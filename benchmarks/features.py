@@ -48,11 +48,13 @@ VIEWS = 4  # random crops of an image
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-def feature_store(model: LongTailModel, look: Preprocessing, split: Split, engine: Any) -> FeatureStore:
+def feature_store(
+    model: LongTailModel, look: Preprocessing, split: Split, engine: Any, precision: Any = "auto"
+) -> FeatureStore:
     """A store that keeps nothing on disk, so that every call computes."""
     decoder = Decoder(split, look.square)
     return FeatureStore(
-        Engine(TrainingConfig(device="cpu", engine=engine)),
+        Engine(TrainingConfig(device="cpu", engine=engine, precision=precision)),
         model,
         {"test": ImageInputs(SinglePassLoader(decoder, CPU), BatchTransform(look.mean, look.std))},
         {"test": decoder},

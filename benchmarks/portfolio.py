@@ -97,8 +97,16 @@ def _cell(values: list[tuple[float, float]]) -> str:
     return f"{balanced.mean():.1f}{spread} ({accuracy.mean():.1f})"
 
 
-def features(source: str, data: Mapping[str, Any], views: int = 0, *, timed: bool = False) -> Arrays:
-    """Return the frozen features of a source, by the network that ``auto`` takes on a CPU.
+def features(
+    source: str,
+    data: Mapping[str, Any],
+    views: int = 0,
+    *,
+    timed: bool = False,
+    model: str | None = None,
+    precision: str = "auto",
+) -> Arrays:
+    """Return the frozen features of a source.
 
     Args:
         source: Images with a test split.
@@ -106,8 +114,11 @@ def features(source: str, data: Mapping[str, Any], views: int = 0, *, timed: boo
         views: Number of augmented views of each training image, from which ``views`` (V, N, D) are made; without an
             augmentation in ``data`` it is that of the recipes of photographs. 0 for the images as they are.
         timed: Whether to measure their rate, too.
+        model: The network; by default the one that ``auto`` takes on a CPU.
+        precision: Arithmetic of the network.
     """
     options: dict[str, Any] = {"recipe": "images/portfolio", "data.source": source, "data.validation_fraction": 0.0}
+    options |= {"training.precision": precision} | ({"model.name": model} if model else {})
     options |= {"data.augmentation": "random-resized-crop"} if views else {}
     options |= {f"data.{name}": value for name, value in data.items() if value is not None}
     config, reporter = resolve(options), Reporter()

@@ -2,6 +2,7 @@
 
 python benchmarks/presentation.py --source fish=parquet:fish4knowledge --group trajectory --sizes 96 128 160 224
 python benchmarks/presentation.py --source cifar100=cifar100 --ratio 100 --whole --sizes 64 96 128 160
+python benchmarks/presentation.py --source lite1=parquet:fish4knowledge --model timm:tf_efficientnet_lite1 --sizes 224
 python benchmarks/presentation.py --source stamps=stamps --fits crop pad stretch --at 160
 python benchmarks/presentation.py --source fish=parquet:fish4knowledge --group trajectory --sizes 96 224 --sample 2000
 
@@ -20,6 +21,7 @@ import csv
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +68,22 @@ class Presentation:
         fit: ``crop``, ``pad`` or ``stretch``.
         views: Augmented views of each training image; 0 for the images as they are.
         whole: Whether the shorter side is seen to its ends; else the network's own share of it.
+        model: The network; None for the one that ``auto`` takes on a CPU.
+        precision: Arithmetic of the network.
     """
 
     size: int
     fit: str = "crop"
     views: int = 0
     whole: bool = False
+    model: str | None = None
+    precision: str = "auto"
 
     def features(self, source: str, data: Mapping[str, Any]) -> Arrays:
         """Return the features of a source shown in this way."""
         shorter = self.size if self.whole else round(self.size / NATIVE)
         shown = {"image_size": self.size, "resize": shorter, "fit": self.fit}
-        return features(source, {**data, **shown}, self.views, timed=True)
+        return features(source, {**data, **shown}, self.views, timed=True, model=self.model, precision=self.precision)
 
 
 def main() -> int:
@@ -85,18 +91,18 @@ def main() -> int:
     flags = _flags()
     name, _, source = flags.source.partition("=")
     data = {"group_column": flags.group, "imbalance_ratio": flags.ratio}
-    plain = [Presentation(size, whole=flags.whole) for size in flags.sizes]
-    plain += [Presentation(flags.at, fit, whole=flags.whole) for fit in flags.fits]
+    show = partial(Presentation, whole=flags.whole, model=flags.model, precision=flags.precision)
+    plain = [show(size) for size in flags.sizes] + [show(flags.at, fit) for fit in flags.fits]
     rows: list[dict[str, Any]] = []
     for shown in dict.fromkeys(plain):
         arrays = shown.features(source, data)
         judges = [sampled(arrays, flags.sample, flags.seeds)] if flags.sample else [tested(arrays, flags.seeds)]
         rows += [_row(name, shown, arrays, line) for judge in judges for line in judge]
     if flags.views:
-        arrays = Presentation(flags.at, whole=flags.whole).features(source, data)
+        arrays = show(flags.at).features(source, data)
         portfolios = [choice(arrays, seed) for seed in range(flags.seeds)]
         for number in flags.views:
-            shown = Presentation(flags.at, views=number, whole=flags.whole)
+            shown = show(flags.at, views=number)
             augmented = arrays | shown.features(source, data)
             rows += [_row(name, shown, augmented, line) for line in on_views(augmented, portfolios)]
     add_rows(rows, flags.csv, COLUMNS, of=COLUMNS[:5])
@@ -252,6 +258,8 @@ def _flags() -> argparse.Namespace:
     parser.add_argument("--at", type=int, default=160, help="size of the fits and views")
     parser.add_argument("--whole", action="store_true", help="cut nothing off the ends of the shorter side")
     parser.add_argument("--sample", type=int, metavar="N", help="compare on N training images instead of the test set")
+    parser.add_argument("--model", metavar="NAME", help="network; the one that auto takes on a CPU when not given")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the network")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the choice, or of the samples")
     parser.add_argument("--csv", type=Path, default=Path("docs/results/presentation.csv"))
     parser.add_argument("--json", type=Path, help="file of the same rows")

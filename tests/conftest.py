@@ -41,6 +41,11 @@ torch.set_num_threads(1)
 MakeFolder = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of training and experiments, the longest: the last ones to run keep all processes busy."""
+    items.sort(key=lambda item: not {"training", "experiments"} & set(item.path.parent.parts))
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
     """Write ``{"train/cat": 3, ...}`` as folders of that many small images, each of its own color."""

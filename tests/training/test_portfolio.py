@@ -127,7 +127,10 @@ def test_the_metric_decides() -> None:
     )
     assert accurate.choice.accuracy > balanced.choice.accuracy
     assert balanced.choice.balanced_accuracy > accurate.choice.balanced_accuracy
-    assert balanced.most_accurate.accuracy_first[0] > balanced.choice.accuracy
+    assert balanced.other_end.accuracy > balanced.choice.accuracy
+    assert accurate.other_end.balanced_accuracy > accurate.choice.balanced_accuracy
+    assert "--metric accuracy" in describe_portfolio(balanced)[-1]
+    assert "--metric balanced" in describe_portfolio(accurate)[-1]
 
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -67,12 +67,6 @@ class CandidateResult:
     behind_error: float | None = None
 
     @property
-    def accuracy_first(self) -> tuple[float, float]:
-        """Accuracy and balanced accuracy with the adjustment that is best for accuracy instead."""
-        _, accuracy, balanced = max(self.adjustments, key=lambda adjustment: adjustment[1])
-        return accuracy, balanced
-
-    @property
     def title(self) -> str:
         """Its name, with the logit adjustment after training if there is any."""
         return f"{self.name}, tau {self.tau:g}" if self.tau else self.name
@@ -123,9 +117,30 @@ class Portfolio:
         return tuple(each for each in self.candidates if each.folds == self.folds)
 
     @property
-    def most_accurate(self) -> CandidateResult:
-        """The finalist with the highest accuracy: the other end of the trade."""
-        return max(self.finalists, key=lambda candidate: candidate.accuracy_first)
+    def other_end(self) -> CandidateResult | None:
+        """What a choice by accuracy would give, or by balanced accuracy where accuracy was asked for.
+
+        The finalist that is best by it, with the adjustment that is best for it and the figures under that, without
+        groups; None where the choice is as good by it.
+        """
+        swapped = self.metric == "accuracy"
+
+        def figures(candidate: CandidateResult) -> tuple[float, float]:
+            both = candidate.accuracy, candidate.balanced_accuracy
+            return both[::-1] if swapped else both
+
+        ends = (
+            replace(each, tau=tau, accuracy=accuracy, balanced_accuracy=balanced, groups={})
+            for each in self.finalists
+            for tau, accuracy, balanced in each.adjustments
+        )
+        best = max(ends, key=figures)
+        return best if figures(best)[0] > figures(self.choice)[0] else None
+
+    @property
+    def other_metric(self) -> Metric:
+        """What :attr:`other_end` is best by."""
+        return "balanced" if self.metric == "accuracy" else "accuracy"
 
 
 NOTHING_TRIED: Final = Portfolio(
@@ -187,6 +202,7 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         f"{METRIC_WORDS[portfolio.metric]} in {portfolio.folds}-fold cross-validation on {portfolio.images:,} training "
         f"images, {portfolio.seconds:.0f} s"
     ]
+    asked = portfolio.other_metric
     first = sorted({portfolio.chosen, *range(min(shown, len(portfolio.finalists)))})
     names = Counter(portfolio.candidates[number].name for number in first)
     for number in first:
@@ -195,12 +211,12 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         groups = ", ".join(f"{name} {100 * value:.0f}" for name, value in each.groups.items())
         mark = "*" if number == portfolio.chosen else " "
         score = figure_text(each.score, each.interval)
-        lines.append(f" {mark} {title}: {score}, accuracy {100 * each.accuracy:.1f}% ({groups})")
-    other = portfolio.most_accurate
-    if portfolio.metric != "accuracy" and other.accuracy_first[0] > portfolio.choice.accuracy:
-        accuracy, balanced = (figure_text(value) for value in other.accuracy_first)
+        traded = figure_text(each.balanced_accuracy if asked == "balanced" else each.accuracy)
+        lines.append(f" {mark} {title}: {score}, {METRIC_WORDS[asked]} {traded} ({groups}), {each.seconds:.1f} s")
+    if other := portfolio.other_end:
         lines.append(
-            f"for accuracy instead (--metric accuracy): {other.name}, accuracy {accuracy}, balanced accuracy {balanced}"
+            f"for {METRIC_WORDS[asked]} instead (--metric {asked}): {other.title}, accuracy "
+            f"{figure_text(other.accuracy)}, balanced accuracy {figure_text(other.balanced_accuracy)}"
         )
     return lines
 

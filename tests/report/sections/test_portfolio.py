@@ -118,7 +118,7 @@ def test_where_accuracy_was_asked_for_the_other_end_is_the_balanced_one():
         first_round=tuple(by_accuracy),
         chosen=0,
     )
-    assert portfolio.other_end(asked).name == "kps"
+    assert asked.other_end.name == "kps"
     text = portfolio.verdict(asked)
     assert "--metric balanced" in text
     assert "80.0% balanced accuracy, 0.2 points higher, and 75.0% accuracy, 3.0 points lower" in text

@@ -68,23 +68,6 @@ def _title(each: FirstRun[Portfolio]) -> str:
     return f"{each.label}, seed {each.run.seed}" if len(each.row.runs) > 1 else each.label
 
 
-def other_end(portfolio: Portfolio) -> CandidateResult | None:
-    """Find what a choice by the other metric would give: accuracy, or balanced accuracy where accuracy was asked for.
-
-    Returns:
-        The finalist that is best by it, with the adjustment that is best for it and the figures under that, without
-        intervals and groups; None where the choice is as good by it.
-    """
-    swapped = portfolio.metric == "accuracy"
-    ends = [
-        replace(each, tau=tau, accuracy=accuracy, balanced_accuracy=balanced, groups={})
-        for each in portfolio.finalists
-        for tau, accuracy, balanced in each.adjustments
-    ]
-    best = max(ends, key=lambda end: _place(end)[::-1] if swapped else _place(end))
-    return best if _place(best)[swapped] > _place(portfolio.choice)[swapped] else None
-
-
 def dropped(portfolio: Portfolio) -> list[CandidateResult]:
     """The candidates dropped early, with their figures moved to where those of the finalists are.
 
@@ -139,7 +122,7 @@ def _place(candidate: CandidateResult) -> tuple[float, float]:
 def _figure(portfolio: Portfolio, limits: tuple[Ends, Ends], area: tuple[float, float]) -> go.Figure:
     """Accuracy across, balanced accuracy up: those dropped, the finalists with their adjustments, the two ends."""
     figure = blank(HEIGHT, left=60)
-    choice, other = portfolio.choice, other_end(portfolio)
+    choice, other = portfolio.choice, portfolio.other_end
     colors = {_key(choice): CHOSEN} if other is None else {_key(other): OTHER} | {_key(choice): CHOSEN}
     for each in sorted(portfolio.finalists, key=lambda finalist: _key(finalist) in colors):
         x, y = zip(*_trade(portfolio, each), strict=True)
@@ -265,7 +248,7 @@ def _legend(portfolios: Sequence[Portfolio]) -> tuple[Key, ...]:
         Key("run0", "circle", "Dropped after one fold"),
         Key("run0", "line", "The same with another adjustment"),
     ]
-    others = {_other_word(each): None for each in portfolios if other_end(each)}
+    others = {_other_word(each): None for each in portfolios if each.other_end}
     keys[1:1] = [Key("run2", "triangle-up", word) for word in others]
     return tuple(keys)
 
@@ -354,7 +337,7 @@ def verdict(portfolio: Portfolio, title: str = "") -> str:
     else:
         text += f"with {figure_text(choice.score, choice.interval)}: {_behind(choice)} points behind {best.title}, too "
         text += "little to tell them apart, and simpler."
-    other = other_end(portfolio)
+    other = portfolio.other_end
     if other is None:
         return f"{text} No other has a higher {'balanced ' * (portfolio.metric == 'accuracy')}accuracy."
     figures = [
@@ -365,11 +348,10 @@ def verdict(portfolio: Portfolio, title: str = "") -> str:
             ("balanced accuracy", other.balanced_accuracy, choice.balanced_accuracy),
         )
     ]
-    asked = "accuracy"
-    if portfolio.metric == "accuracy":
-        asked, figures = "balanced", figures[::-1]
+    if portfolio.other_metric == "balanced":
+        figures.reverse()
     end = f"{other.name}, tau {other.tau:g}"
-    return f"{text} The other end (--metric {asked}) is {end}: {', and '.join(figures)}."
+    return f"{text} The other end (--metric {portfolio.other_metric}) is {end}: {', and '.join(figures)}."
 
 
 def _behind(each: CandidateResult) -> str:
