@@ -48,7 +48,6 @@ def test_the_choice_is_as_good_as_the_best_and_figures_have_intervals(portfolio)
         low, high = each.interval
         assert 0 <= low <= each.score <= high <= 1
         assert each.score == each.balanced_accuracy
-        assert each.accuracy_first[0] >= each.accuracy
 
 
 def test_both_accuracies_have_intervals_under_the_chosen_adjustment_and_values_under_each(portfolio) -> None:
@@ -60,7 +59,6 @@ def test_both_accuracies_have_intervals_under_the_chosen_adjustment_and_values_u
         ):
             assert 0 <= low <= value <= high <= 1
         assert (each.tau, each.accuracy, each.balanced_accuracy) in each.adjustments
-        assert max((accuracy, balanced) for _, accuracy, balanced in each.adjustments)[0] == each.accuracy_first[0]
 
 
 def test_the_choice_is_the_first_that_is_within_a_standard_error_of_the_best(portfolio) -> None:

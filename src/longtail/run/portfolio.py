@@ -42,7 +42,8 @@ class CandidateResult:
         balanced_interval: Its 95% interval, [low, high].
         groups: Mean recall of each shot group that has images.
         adjustments: Each strength of the logit adjustment, with the accuracy and balanced accuracy under it.
-        seconds: Time that it took, as a share of what was trained together.
+        seconds: Time that it took: its share of that of the candidates with the same head, or with a second stage,
+            which train together.
     """
 
     name: str
@@ -120,8 +121,8 @@ class Portfolio:
     def other_end(self) -> CandidateResult | None:
         """What a choice by accuracy would give, or by balanced accuracy where accuracy was asked for.
 
-        The finalist that is best by it, with the adjustment that is best for it and the figures under that, without
-        groups; None where the choice is as good by it.
+        Of the finalists, which went on for :attr:`metric`: the best by it, with the adjustment that is best for it and
+        the figures under that, without groups; None where the choice is as good by it.
         """
         swapped = self.metric == "accuracy"
 
@@ -215,8 +216,9 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         lines.append(f" {mark} {title}: {score}, {METRIC_WORDS[asked]} {traded} ({groups}), {each.seconds:.1f} s")
     if other := portfolio.other_end:
         lines.append(
-            f"for {METRIC_WORDS[asked]} instead (--metric {asked}): {other.title}, accuracy "
-            f"{figure_text(other.accuracy)}, balanced accuracy {figure_text(other.balanced_accuracy)}"
+            f"of these {len(portfolio.finalists)}, {other.title} has the highest {METRIC_WORDS[asked]}: accuracy "
+            f"{figure_text(other.accuracy)}, balanced accuracy {figure_text(other.balanced_accuracy)} "
+            f"(--metric {asked} chooses by it)"
         )
     return lines
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from longtail.models.heads import standardization
 from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.candidates import RETRAINING, Candidate, candidates
 from longtail.training.judgment import ONE_ERROR, HeldOut, Judgment, bootstrap_draws, compare
-from longtail.training.parallel_heads import Weights, train_heads
+from longtail.training.parallel_heads import HeadPlan, Weights, train_heads
 
 _SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
 _FOLDS: Final = (5, 3)  # of fewer images and of more: a rare class loses a fifth of its images rather than a third
@@ -175,6 +174,8 @@ def choose_classifier(
     final = trial.run([tried[number] for number in kept], epochs, folds)
     results, chosen = _rank(final)
     before = {(each.result.name, each.result.lr): each.result for each in early}
+    if early:  # both rounds
+        results = [replace(each, seconds=each.seconds + before[each.name, each.lr].seconds) for each in results]
     return Portfolio(
         metric=metric,
         folds=folds,
@@ -323,36 +324,39 @@ class _Trial:
             return self._run(tried, epochs, folds)
 
     def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
-        begun = time.perf_counter()
         masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
-        train = partial(
-            train_heads,
-            features=self.features,
-            labels=self.labels,
-            counts=self.counts,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            folds=masks,
-            tick=self.stop,
-        )
-        weights = train([each.plan for each in tried], epochs=epochs)
-        second = [(number, each.retraining) for number, each in enumerate(tried) if each.retraining is not None]
+        weights: dict[int, Weights] = {}
+        seconds = np.zeros(len(tried))
+
+        def train(plans: Mapping[int, HeadPlan], **options: Any) -> None:
+            """Train plans of one shape together, each under the number of its candidate."""
+            begun = time.perf_counter()
+            trained = train_heads(
+                list(plans.values()),
+                features=self.features,
+                labels=self.labels,
+                counts=self.counts,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                folds=masks,
+                tick=self.stop,
+                **options,
+            )
+            weights.update(zip(plans, trained, strict=True))
+            seconds[list(plans)] += (time.perf_counter() - begun) / len(plans)
+
+        for head in sorted({each.plan.head for each in tried}):
+            train({number: each.plan for number, each in enumerate(tried) if each.plan.head == head}, epochs=epochs)
+        second = {number: each.retraining for number, each in enumerate(tried) if each.retraining is not None}
         if second:
             rebalanced = 1 / torch.from_numpy(self.counts.at_least_one).float()[self.labels]
-            retrained = train(
-                [plan for _, plan in second],
-                epochs=max(1, epochs // RETRAINING),
-                row_weights=rebalanced,
-                start=[weights[number] for number, _ in second],
-            )
-            for (number, _), changed in zip(second, retrained, strict=True):
-                weights[number] = changed
-        seconds = (time.perf_counter() - begun) / len(tried)
+            start = [weights[number] for number in second]
+            train(second, epochs=max(1, epochs // RETRAINING), row_weights=rebalanced, start=start)
         held = [np.flatnonzero(self.numbers == fold) for fold in range(folds)]
         rows = np.concatenate(held)
         draws = bootstrap_draws(rows, self.units, self.seed)
         out = HeldOut(self.labels.numpy()[rows], self.counts, self.groups, self.metric, draws)
-        return [self._judge(each, weights[number], held, out, seconds) for number, each in enumerate(tried)]
+        return [self._judge(each, weights[number], held, out, seconds[number]) for number, each in enumerate(tried)]
 
     def _judge(
         self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], out: HeldOut, seconds: float
@@ -364,7 +368,7 @@ class _Trial:
             weights: Its weights on each fold.
             held: The rows that each fold holds out.
             out: The same of all folds.
-            seconds: Its share of the time of the training.
+            seconds: Its share of the time of what was trained together.
         """
         last = candidate.retraining or candidate.plan
         scale = build_loss(last.loss, self.counts, last.options).logit_scale
@@ -392,7 +396,7 @@ class _Trial:
             adjustments=tuple(
                 (tau, float(each["accuracy"]), float(each["balanced"])) for tau, each in judgment.values.items()
             ),
-            seconds=round(seconds, 2),
+            seconds=float(seconds),
         )
         return Judged(result, judgment)
 
