@@ -216,9 +216,9 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         lines.append(f" {mark} {title}: {score}, {METRIC_WORDS[asked]} {traded} ({groups}), {each.seconds:.1f} s")
     if other := portfolio.other_end:
         lines.append(
-            f"of these {len(portfolio.finalists)}, {other.title} has the highest {METRIC_WORDS[asked]}: accuracy "
-            f"{figure_text(other.accuracy)}, balanced accuracy {figure_text(other.balanced_accuracy)} "
-            f"(--metric {asked} chooses by it)"
+            f"the highest {METRIC_WORDS[asked]} of the {len(portfolio.finalists)} tried on all folds (--metric {asked}): "
+            f"{other.title}, accuracy {figure_text(other.accuracy)}, balanced accuracy "
+            f"{figure_text(other.balanced_accuracy)}"
         )
     return lines
 
