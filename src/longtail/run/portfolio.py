@@ -216,8 +216,8 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
         lines.append(f" {mark} {title}: {score}, {METRIC_WORDS[asked]} {traded} ({groups}), {each.seconds:.1f} s")
     if other := portfolio.other_end:
         lines.append(
-            f"the highest {METRIC_WORDS[asked]} of the {len(portfolio.finalists)} tried on all folds (--metric {asked}): "
-            f"{other.title}, accuracy {figure_text(other.accuracy)}, balanced accuracy "
+            f"the highest {METRIC_WORDS[asked]} of the {len(portfolio.finalists)} tried on all folds "
+            f"(--metric {asked}): {other.title}, accuracy {figure_text(other.accuracy)}, balanced accuracy "
             f"{figure_text(other.balanced_accuracy)}"
         )
     return lines
