@@ -8,6 +8,7 @@ ours decodes before the first epoch, which has a row of its own. On one core it 
 
 from __future__ import annotations
 
+import argparse
 import io
 import time
 from collections.abc import Callable
@@ -54,6 +55,9 @@ def main() -> None:
     options.add_argument("--side", type=int, default=96)
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--steps", type=int, default=4, help="timed steps of one measurement")
+    options.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; the plain loop has fp32"
+    )
     options.add_argument("--compile", action="store_true", help="also with torch.compile, which takes minutes first")
     flags = options.parse_args()
     torch.set_num_threads(1)
@@ -63,13 +67,11 @@ def main() -> None:
     decoding = len(files) / (time.process_time() - begun)
     sides = {
         "plain": plain(flags.name, PlainFiles(files, labels, flags.side), flags.batch_size, flags.steps),
-        "ours": ours(flags.name, pixels, labels, flags.batch_size, freeze=False),
-        "ours, batch normalization held": ours(flags.name, pixels, labels, flags.batch_size, freeze=True),
+        "ours": ours(flags, pixels, labels, freeze=False),
+        "ours, batch normalization held": ours(flags, pixels, labels, freeze=True),
     }
     if flags.compile:
-        sides["ours, batch normalization held, compiled"] = ours(
-            flags.name, pixels, labels, flags.batch_size, freeze=True, compiled=True
-        )
+        sides["ours, batch normalization held, compiled"] = ours(flags, pixels, labels, freeze=True, compiled=True)
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for work in sides.values():
         work()  # warm
@@ -81,6 +83,7 @@ def main() -> None:
     best = "ours, batch normalization held"
     floor = speeds[best] / share_of_convolutions(sides[best])
     size, unit = f"{flags.name}, {flags.side} px, batch {flags.batch_size}, one core", "images/s"
+    size += "" if flags.precision == "fp32" else f", {flags.precision}"
     rows: list[Row] = [row(f"fine-tuning step, {size}: plain loop", speeds["plain"], None, unit)]
     for name in list(sides)[1:]:
         held = name.removeprefix("ours")
@@ -130,19 +133,19 @@ def plain(name: str, data: PlainFiles, batch_size: int, steps: int) -> Callable[
 
 
 def ours(
-    name: str, pixels: np.ndarray, labels: np.ndarray, batch_size: int, *, freeze: bool, compiled: bool = False
+    flags: argparse.Namespace, pixels: np.ndarray, labels: np.ndarray, *, freeze: bool, compiled: bool = False
 ) -> Callable[[], int]:
     """An epoch of the third stage of a run."""
-    engine = Engine(TrainingConfig(precision="fp32", device="cpu", compile=compiled))
+    engine = Engine(TrainingConfig(precision=flags.precision, device="cpu", compile=compiled))
     stage = StageConfig(
         epochs=1,
-        batch_size=batch_size,
+        batch_size=flags.batch_size,
         freeze_batch_norm=freeze,
         loss=LossConfig(),
         optimizer=OptimizerConfig("adamw", lr=1e-4),
         schedule=FINETUNING.schedule,
     )
-    model = network(name).to(memory_format=torch.channels_last)
+    model = network(flags.name).to(memory_format=torch.channels_last)
     set_trainable(model, stage, ModelConfig())
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     transform = BatchTransform(tuple(MEAN), tuple(MEAN), augmentation="crop-flip")
