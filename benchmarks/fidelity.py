@@ -39,7 +39,8 @@ def features_of(
 ) -> FloatArray:
     """Features of all images of a split, float32 (N, D)."""
     store = feature_store(model, look, split, engine, precision)
-    return backbone_pass(store.engine, store.network, store.inputs["test"], torch.arange(len(split))).float().numpy()
+    (features,) = backbone_pass(store.engine, store.network, store.inputs["test"], torch.arange(len(split)))
+    return np.asarray(features.float())
 
 
 def measure(source: str, network: str) -> list[dict[str, object]]:
