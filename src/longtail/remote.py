@@ -266,7 +266,7 @@ def kind_of(url: str) -> Literal["file", "folder"] | None:
 def walk(
     base: str, keep: Callable[[tuple[str, ...]], bool], enter: Callable[[tuple[str, ...]], bool]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the URLs below a folder of a store, in the order of names, and with a folder that cannot be listed why.
+    """Yield the URLs below a folder of a store, in the order of names, and with that of one that cannot be listed why.
 
     The names of one folder are held at a time.
 
@@ -283,7 +283,7 @@ def walk(
         try:
             entries = tried(lambda: system.ls(folder, detail=True))
         except Exception as error:
-            yield url, f"the folder {url!r} cannot be listed ({first_line(error)}): its images are left out."
+            yield url, first_line(error)
             return
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
             name = PurePosixPath(entry["name"]).name

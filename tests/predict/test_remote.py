@@ -154,6 +154,29 @@ def test_a_store_that_keeps_failing_is_named(
         assert any("busy" in item.problem for item in find_images(bucket).items(LeftOut()))
 
 
+def test_a_folder_that_cannot_be_listed_ends_every_shard(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = type(fsspec.filesystem("memory"))
+    whole = store.ls
+
+    def ls(self: Any, path: str, **options: Any) -> Any:
+        if path.rstrip("/").endswith("deep"):
+            raise OSError("503 Slow Down")
+        return whole(self, path, **options)
+
+    parts = [tmp_path / f"{number}.parquet" for number in (1, 2, 3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "ls", ls)
+        for number, part in enumerate(parts, start=1):
+            with pytest.raises(LongtailError, match=r"deep.*503"):
+                predict_images(ready, bucket, part, shard=Shard(number, 3))
+            assert not part.exists()
+        assert predict_images(ready, bucket, tmp_path / "whole.csv").skipped == 3  # with the folder
+    reports = [predict_images(ready, bucket, part, shard=Shard(number, 3)) for number, part in enumerate(parts, 1)]
+    assert sum(report.earlier + report.predicted + report.skipped for report in reports) == 7
+
+
 @pytest.mark.parametrize(
     ("url", "word"),
     [

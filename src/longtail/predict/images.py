@@ -22,7 +22,7 @@ from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
-from longtail.errors import LongtailError, UsageError, listed
+from longtail.errors import LongtailError, UsageError, first_line, listed
 from longtail.remote import is_url, kind_of, local_path
 from longtail.remote import walk as remote_files
 
@@ -31,6 +31,7 @@ Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of
 TABLES: Final = {".csv", ".tsv", ".parquet"}
 SORTED_AT_ONCE = 10_000  # names of a folder
 _ROWS_AT_ONCE = 64  # of a Parquet file
+_LEFT_OUT = "its images are left out."
 
 
 class Item(NamedTuple):
@@ -40,11 +41,13 @@ class Item(NamedTuple):
         name: The name in the results: a path, as a rule.
         source: Path, encoded bytes, Pillow image, or uint8 array (H, W), (H, W, 1) or (H, W, 3).
         problem: Why it cannot be read, where that is known already; else empty.
+        is_folder: Whether it stands for all images of a folder that cannot be listed.
     """
 
     name: str
     source: ImageSource
     problem: str = ""
+    is_folder: bool = False
 
 
 @dataclass
@@ -194,7 +197,7 @@ def batch_items(batch: Mapping[str, Any]) -> list[Item]:
 
     Example:
         >>> batch_items({"path": ["a.png", None], "id": [1, 2]})[0]
-        Item(name='a.png', source='a.png', problem='')
+        Item(name='a.png', source='a.png', problem='', is_folder=False)
     """
     column = next((name for name in ("image", "bytes", "path") if name in batch), None)
     if column is None:
@@ -282,7 +285,7 @@ def _walk(
 ) -> Iterator[Item]:
     """Yield the files below a folder to keep; both functions get the names of a path below ``base``."""
     if is_url(base):
-        return (Item(url, url, problem) for url, problem in remote_files(base, keep, enter))
+        return (_unlisted(url, reason) if reason else Item(url, url) for url, reason in remote_files(base, keep, enter))
     listed: set[tuple[int, int]] = set()  # real folders
 
     def walk(folder: str, names: Names) -> Iterator[Item]:
@@ -305,10 +308,30 @@ def _walk(
                         elif keep(below):
                             yield Item(path, path)
         except OSError as error:
-            problem = f"the folder {folder!r} cannot be listed ({error.strerror}): its images are left out."
-            yield Item(folder, folder, problem)
+            yield _unlisted(folder, error.strerror or first_line(error))
 
     return walk(base, ())
+
+
+def _unlisted(folder: str, reason: str) -> Item:
+    return Item(folder, folder, f"the folder {folder!r} cannot be listed ({reason}): {_LEFT_OUT}", is_folder=True)
+
+
+def require_listed(item: Item) -> None:
+    """Check that an item is not a folder that cannot be listed, where every image has to be known.
+
+    Raises:
+        LongtailError: It is one.
+
+    Example:
+        >>> require_listed(_unlisted("deep", "503 Slow Down"))
+        Traceback (most recent call last):
+        longtail.errors.LongtailError: the folder 'deep' cannot be listed (503 Slow Down): restore the access to it and
+        repeat the command; what is finished is kept.
+    """
+    if item.is_folder:
+        remedy = "restore the access to it and repeat the command; what is finished is kept."
+        raise LongtailError(item.problem.removesuffix(_LEFT_OUT) + remedy)
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

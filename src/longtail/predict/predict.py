@@ -26,7 +26,7 @@ from longtail.errors import UsageError
 from longtail.files import REPLACED, is_stream, output_place
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
-from longtail.predict.images import Images, Item, LeftOut, count_words, find_images
+from longtail.predict.images import Images, Item, LeftOut, count_words, find_images, require_listed
 from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import (
     Job,
@@ -191,7 +191,8 @@ def predict_images(
             if report.earlier:
                 reporter.say(f"continuing after {report.earlier:,} files of an earlier command")
                 bar.update(report.earlier)
-            chosen = Chosen(listing, job, report.left_out, (lambda _: False) if folder is None else folder.has)
+            has = (lambda _: False) if folder is None else folder.has
+            chosen = Chosen(listing, job, report.left_out, has, needs_all=shard is not None)
             stream = predictor.stream(
                 chosen.items(), top_k=top_k, batch_size=batch_size, workers=workers, total=expected
             )
@@ -270,16 +271,27 @@ class Chosen:
         job: Its job.
         left_out: Counts what is left out.
         has: Whether an image is done, by its key, or by its position in a table.
+        needs_all: Whether a folder that cannot be listed is an error, as where other commands do other shards: they
+            take it for somebody else's.
     """
 
-    def __init__(self, listing: Images, job: Job, left_out: LeftOut, has: Callable[[int], bool]) -> None:
+    def __init__(
+        self, listing: Images, job: Job, left_out: LeftOut, has: Callable[[int], bool], *, needs_all: bool
+    ) -> None:
         self._listing, self._job, self._left_out, self._has = listing, job, left_out, has
+        self._needs_all = needs_all
         self._places: deque[tuple[int, int]] = deque()
         self._keys = array("Q")  # to count doubles
 
     def items(self) -> Iterator[Item]:
-        """Yield them; :meth:`take` then knows their places and keys."""
+        """Yield them; :meth:`take` then knows their places and keys.
+
+        Raises:
+            LongtailError: A folder cannot be listed, and all images are needed.
+        """
         for position, item in enumerate(self._listing.items(self._left_out)):
+            if self._needs_all:
+                require_listed(item)
             key = path_key(self._listing.relative(item.name))
             is_ours = self._job.shard is None or self._job.shard.has(key)
             if is_ours and not self._has(position if self._job.is_table else key):

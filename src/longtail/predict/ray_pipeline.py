@@ -115,7 +115,7 @@ def predict_on_ray(
             job=job,
             folder=folder.folder,
         )
-        chosen = Chosen(listing, job, report.left_out, folder.has)
+        chosen = Chosen(listing, job, report.left_out, folder.has, needs_all=True)
         blocks, total = _put_blocks(ray, chosen, images, work)
         if total:
             remove(folder.folder / COMPLETE, "allow writing to it")
