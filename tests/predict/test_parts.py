@@ -31,8 +31,9 @@ from longtail.predict.parts import (
     identities,
     list_parts,
     read_part,
-    remove_doubles,
+    remove_repeats,
     rows_of,
+    without_repeats,
     write_part,
     write_tables,
 )
@@ -143,11 +144,26 @@ def test_work_that_was_done_twice_is_removed(tmp_path: Path) -> None:
     for name, numbers in (("part-1", (0, 1, 2)), ("part-2", (2, 3)), ("part-3", (0, 3, 4)), ("part-4", (5,))):
         write_part(tmp_path / f"{name}.parquet", JOB, [rows(numbers)])
     before = [(tmp_path / f"part-{number}.parquet").stat().st_mtime_ns for number in (1, 4)]
-    assert remove_doubles(list_parts(tmp_path)) == 3
+    assert remove_repeats(list_parts(tmp_path)) == 3
     assert [part.rows for part in list_parts(tmp_path)] == [3, 1, 1, 1]
     assert identities(list_parts(tmp_path)).tolist() == [0, 1, 2, 3, 4, 5]
     assert [(tmp_path / f"part-{number}.parquet").stat().st_mtime_ns for number in (1, 4)] == before
-    assert remove_doubles(list_parts(tmp_path)) == 0
+    assert remove_repeats(list_parts(tmp_path)) == 0
+
+
+def test_an_image_that_a_store_did_not_give_is_not_done(tmp_path: Path) -> None:
+    later = ("a.png", None, None, "'s3://b/a.png' cannot be fetched (busy): try again later.")
+    write_part(tmp_path / "part-1.parquet", JOB, [rows([0, 1, 2], data=[later, later, ROWS[2]])])
+    write_part(tmp_path / "part-2.parquet", JOB, [rows([0, 3, 1], data=[ROWS[0], later, ROWS[2], ROWS[3]])])
+    write_part(tmp_path / "part-3.parquet", JOB, [rows([0, 3], data=[ROWS[0], None, None, later])])
+    done = list_parts(tmp_path)
+    assert identities(done, done=True).tolist() == [0, 0, 2, 3]
+    once = without_repeats(done)
+    assert [(part.rows, part.bad, part.repeats) for part in once] == [(2, 2, (0,)), (2, 0, (2,)), (0, 0, (0, 1))]
+    tables = pa.concat_tables(rows_of(once, ["position", "prediction"]))
+    assert tables.to_pydict() == {"position": [0, 1, 2, 3], "prediction": ["cat", None, None, "山猫"]}
+    with PartFolder(tmp_path, JOB) as folder:
+        assert (folder.count, [folder.has(number) for number in range(4)]) == (3, [True, False, True, True])
 
 
 def test_rows_become_parts_when_it_is_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

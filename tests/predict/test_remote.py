@@ -11,12 +11,14 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from failing_store import failing
 from PIL import Image
 
 from longtail import remote
 from longtail.errors import LongtailError
+from longtail.predict import predict
 from longtail.predict.images import LeftOut, find_images
 from longtail.predict.predict import predict_images
 from longtail.predict.shards import Shard, path_key
@@ -175,6 +177,47 @@ def test_a_folder_that_cannot_be_listed_ends_every_shard(
         assert predict_images(ready, bucket, tmp_path / "whole.csv").skipped == 3  # with the folder
     reports = [predict_images(ready, bucket, part, shard=Shard(number, 3)) for number, part in enumerate(parts, 1)]
     assert sum(report.earlier + report.predicted + report.skipped for report in reports) == 7
+
+
+def expiring(action: Any, good: int) -> Any:
+    """Let an action of a store be forbidden after some calls, as by a token that has expired."""
+    calls = 0
+
+    def call(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > good:
+            raise PermissionError("ExpiredToken")
+        return action(*given, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("most", [3, 100])  # of images in a row, before the command ends
+def test_what_a_store_did_not_give_is_tried_again(
+    most: int, ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = type(fsspec.filesystem("memory")), tmp_path / "part.parquet"
+    monkeypatch.setattr(predict, "_MOST_FAILED", most)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "cat_file", expiring(store.cat_file, 2))
+        if most == 3:
+            with pytest.raises(LongtailError, match=r"ExpiredToken.*repeat"):
+                predict_images(ready, bucket, out, shard="1/1", workers=1, batch_size=1)
+        else:
+            first = predict_images(ready, bucket, out, shard="1/1", workers=1)
+            assert (first.predicted, first.skipped) == (2, 5)
+    again = predict_images(ready, bucket, out, shard="1/1")
+    assert again.earlier == (2 if most == 3 else 3)  # with film.mov, which is never fetched
+    assert (again.earlier + again.skipped, again.predicted) == (4, 3)
+    rows = pq.read_table(out)
+    assert sorted(Path(name).name for name in rows["path"].to_pylist()) == sorted(
+        [Path(name).name for name in PICTURES] + ["broken.png", "film.mov"]
+    )
+    assert rows["problem"].null_count == 5
+    before = out.read_bytes()
+    assert predict_images(ready, bucket, out, shard="1/1").earlier == 7
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rich.console import Console
 from longtail.errors import LongtailError, UsageError
 from longtail.predict.images import LeftOut, find_images
 from longtail.predict.merge import COMPLETE, merge_parts
+from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import list_parts, read_part, write_part
 from longtail.predict.predict import predict_images
 from longtail.predict.shards import Shard, parse_shard, path_key
@@ -205,6 +206,27 @@ def test_a_finished_shard_is_kept_and_takes_new_images(ready: Path, photos: Path
     assert len(set(names)) == len(names) == again.earlier + 1
     assert predict_images(ready, photos, out, shard="1/2", restart=True).predicted == first.predicted + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part.parquet", "photos"]
+
+
+def test_a_shard_that_is_killed_before_its_parts_are_removed_has_each_image_once(
+    ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(_: PartFolder) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "parts" / "part-1.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFolder, "remove", kill)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(ready, photos, out, shard="1/1")
+    assert list_parts(out.with_name("part-1.parquet.parts"))
+    again = predict_images(ready, photos, out, shard="1/1")
+    assert (again.earlier, again.predicted, again.skipped) == (32, 0, 0)
+    part = read_part(out)
+    assert part is not None
+    assert (part.rows, part.bad) == (32, 2)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert merge_parts(out.parent, tmp_path / "all.csv").predicted == 30
 
 
 def test_more_shards_than_images(ready: Path, photos: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class PartFolder:
                 self.remove()
             self._refuse_others()
             self.parts += [] if earlier is None else [earlier]
-            self._done = identities(self.parts)
+            self._done = identities(self.parts, done=True)
         except BaseException:
             self._unlock()
             raise
@@ -107,7 +107,10 @@ class PartFolder:
             self._lock = None
 
     def has(self, identity: int) -> bool:
-        """Whether an earlier command has processed an image, by its key, or by its position in a table."""
+        """Whether an earlier command is done with an image, by its key, or by its position in a table.
+
+        It is not with one that a store did not give.
+        """
         value = np.uint64(identity)
         index = int(np.searchsorted(self._done, value))
         return index < len(self._done) and bool(self._done[index] == value)

@@ -22,7 +22,7 @@ from longtail.errors import LongtailError, first_line
 from longtail.files import cannot_write, is_stream, writing
 from longtail.predict.shards import Shard
 from longtail.predict.table import PROBLEM, RAW_PATH, Format, column_type, open_table
-from longtail.remote import Place
+from longtail.remote import LATER, Place
 from longtail.validation import require_format, validate
 
 FORMAT: Final = 1
@@ -93,6 +93,7 @@ class Part:
         rows: Number of images, including those that could not be read.
         bad: Number of those that could not be read.
         first: Position of its first image in the listing.
+        repeats: Rows that are left out, in order, as another part has their images; see :func:`without_repeats`.
     """
 
     path: Place
@@ -100,6 +101,24 @@ class Part:
     rows: int
     bad: int
     first: int
+    repeats: tuple[int, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The column that tells its images apart: their place in a table, else the key of their path."""
+        return POSITION if self.job.is_table else KEY
+
+    def batches(self, size: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield some of its columns in batches of up to ``size`` rows, without the repeats."""
+        repeats, start = np.array(self.repeats, dtype=np.int64), 0
+        with _opened(self.path) as file:
+            for batch in file.iter_batches(size, columns=columns, use_threads=False):
+                first, end = np.searchsorted(repeats, [start, start + len(batch)])
+                keep = np.ones(len(batch), dtype=bool)
+                keep[repeats[first:end] - start] = False
+                start += len(batch)
+                if keep.any():
+                    yield batch.filter(pa.array(keep))
 
 
 def read_part(path: Place) -> Part | None:
@@ -152,16 +171,31 @@ def write_part(path: Place, job: Job, tables: Iterable[pa.Table]) -> None:
             writer.write_table(table.cast(job.schema))
 
 
-def identities(parts: Iterable[Part]) -> npt.NDArray[np.uint64]:
-    """Return what tells the images of parts apart, sorted, uint64 (N,): keys of paths, or positions in a table."""
-    found = array("Q")
+def identities(parts: Iterable[Part], *, done: bool = False) -> npt.NDArray[np.uint64]:
+    """Return what tells the images of parts apart, sorted, uint64 (N,): keys of paths, or positions in a table.
+
+    Args:
+        parts: The parts.
+        done: Leave out images that a store did not give: they are to be tried again.
+    """
+    images = array("Q")
     for part in parts:
-        with _opened(part.path) as file:
-            for batch in file.iter_batches(_WINDOW, columns=[POSITION if part.job.is_table else KEY]):
-                found.frombytes(batch.column(0).to_numpy().astype(np.uint64).tobytes())
-    values = np.frombuffer(found, dtype=np.uint64)  # the same eight bytes
-    values.sort()
-    return values
+        for batch in part.batches(_WINDOW, [part.identity, PROBLEM]):
+            values = _identities(batch, part)
+            images.frombytes(values[~_is_to_try_again(batch)].tobytes() if done else values.tobytes())
+    sorted_images = np.frombuffer(images, dtype=np.uint64)  # the same eight bytes
+    sorted_images.sort()
+    return sorted_images
+
+
+def _identities(batch: pa.RecordBatch, part: Part) -> npt.NDArray[np.uint64]:
+    return np.asarray(batch[part.identity].to_numpy().astype(np.uint64))
+
+
+def _is_to_try_again(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    # By the end of the sentence: so it is known of parts that earlier versions wrote, too.
+    ends = pc.ends_with(batch[PROBLEM], LATER).fill_null(False)
+    return np.asarray(ends.to_numpy(zero_copy_only=False))
 
 
 def count_doubles(parts: Iterable[Part]) -> int:
@@ -170,28 +204,47 @@ def count_doubles(parts: Iterable[Part]) -> int:
     return len(keys) - len(np.unique(keys))
 
 
-def remove_doubles(parts: Sequence[Part]) -> int:
-    """Write parts again without images that an earlier one has, and return how many those were.
+def without_repeats(parts: Sequence[Part]) -> list[Part]:
+    """Return parts that have each image once: as it was predicted, where one of them had to try it again.
 
-    A cluster may do work twice after a node was lost.
+    Work is done twice where a cluster has lost a node, where a command ended before it had removed the parts of its
+    table, or where two commands wrote at once.
+    """
+    images = identities(parts)
+    twice = np.unique(images[1:][images[1:] == images[:-1]])
+    if not len(twice):
+        return list(parts)
+    done = np.intersect1d(twice, identities(parts, done=True))
+    kept, result = set[int](), list[Part]()
+    for part in parts:
+        repeats, bad, start = list[int](), 0, 0
+        for batch in part.batches(_WINDOW, [part.identity, PROBLEM]):
+            values, is_bad = _identities(batch, part), batch[PROBLEM].is_valid()
+            is_superseded = _is_to_try_again(batch) & np.isin(values, done)
+            for row in np.flatnonzero(np.isin(values, twice)).tolist():
+                if is_superseded[row] or int(values[row]) in kept:
+                    repeats.append(start + row)
+                    bad += is_bad[row].as_py()
+                else:
+                    kept.add(int(values[row]))
+            start += len(batch)
+        whole = part.rows - len(repeats), part.bad - bad
+        result.append(dataclasses.replace(part, rows=whole[0], bad=whole[1], repeats=tuple(repeats)))
+    return result
+
+
+def remove_repeats(parts: Sequence[Part]) -> int:
+    """Write parts again where they have images that another one has, and return how many those were.
 
     Raises:
         LongtailError: The system refuses to write.
     """
-    images = identities(parts)
-    twice = np.unique(images[1:][images[1:] == images[:-1]])
-    seen = set[int]()
     removed = 0
-    for part in parts if len(twice) else ():
-        table = _opened(part.path).read()
-        values = table[POSITION if part.job.is_table else KEY].to_numpy()
-        keep = np.ones(len(values), dtype=bool)
-        for row in np.flatnonzero(np.isin(values, twice)).tolist():
-            keep[row] = int(values[row]) not in seen
-            seen.add(int(values[row]))
-        if not keep.all():
-            removed += int((~keep).sum())
-            write_part(part.path, part.job, [table.filter(pa.array(keep))])
+    for part in without_repeats(parts):
+        if part.repeats:
+            removed += len(part.repeats)
+            batches = part.batches(_WINDOW, part.job.schema.names)
+            write_part(part.path, part.job, (pa.Table.from_batches([batch]) for batch in batches))
     return removed
 
 
@@ -208,7 +261,7 @@ def rows_of(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]
         nearest = [reader.position for reader in active] + [part.first for part in waiting[-1:]]
         limit = min(nearest) + _WINDOW
         while waiting and waiting[-1].first < limit:
-            active.append(_Reader(waiting.pop().path, names, size))
+            active.append(_Reader(waiting.pop(), names, size))
         tables = list(chain.from_iterable(reader.below(limit) for reader in active))
         active = [reader for reader in active if not reader.is_finished]
         if tables:
@@ -218,15 +271,12 @@ def rows_of(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]
 class _Reader:
     """The rows of a part, up to a position at a time."""
 
-    def __init__(self, path: Place, columns: Sequence[str], size: int) -> None:
-        self._file = _opened(path)
-        self._batches = self._file.iter_batches(size, columns=columns, use_threads=False)
+    def __init__(self, part: Part, columns: Sequence[str], size: int) -> None:
+        self._batches = part.batches(size, columns)
         self._next()
 
     def _next(self) -> None:
         batch = next(self._batches, None)
-        if batch is None:
-            self._file.close()
         self._rest = None if batch is None else pa.Table.from_batches([batch])
 
     @property

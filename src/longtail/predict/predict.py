@@ -7,7 +7,7 @@ import os
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +22,7 @@ from rich.console import Console
 from longtail.config.options import EngineName
 from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
-from longtail.errors import UsageError
+from longtail.errors import LongtailError, UsageError
 from longtail.files import REPLACED, is_stream, output_place
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
@@ -35,17 +35,19 @@ from longtail.predict.parts import (
     read_part,
     rows_of,
     skipped_path,
+    without_repeats,
     write_part,
     write_tables,
 )
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
-from longtail.remote import Place, RemotePath, is_url
+from longtail.remote import LATER, Place, RemotePath, is_url
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 from longtail.run.model_files import ModelInfo
 
 _MOST_FILES_SHOWN = 20
+_MOST_FAILED = 50  # images in a row that a store does not give
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on
 
 
@@ -167,8 +169,8 @@ def predict_images(
 
     Raises:
         UsageError: Images and run are swapped, an unknown suffix, or no such shard.
-        LongtailError: No such run, no image found, a table that cannot be written, or an unfinished one of another
-            command.
+        LongtailError: No such run, no image found, a table that cannot be written, an unfinished one of another
+            command, or a store that has failed.
     """
     if top_k < 1 or batch_size < 1:
         raise UsageError(f"top_k and batch_size must be at least 1; they are {top_k} and {batch_size}.")
@@ -196,7 +198,8 @@ def predict_images(
             stream = predictor.stream(
                 chosen.items(), top_k=top_k, batch_size=batch_size, workers=workers, total=expected
             )
-            while batch := list(islice(stream, batch_size)):
+            predictions = until_store_fails(stream)
+            while batch := list(islice(predictions, batch_size)):
                 write(part_rows(batch, job, *chosen.take(len(batch))))
                 report.count(batch)
                 rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
@@ -261,6 +264,23 @@ def part_rows(batch: Sequence[Prediction], job: Job, positions: Sequence[int], k
     """
     values = as_columns(batch, job.columns) | path_columns([row.name for row in batch])
     return pa.table(values | {"position": positions, "key": pa.array(keys, pa.uint64())}, schema=job.schema)
+
+
+def until_store_fails(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Yield predictions as long as a store gives images now and then: else all that follow would be skipped.
+
+    Raises:
+        LongtailError: It did not give many images in a row.
+    """
+    failed = 0
+    for prediction in predictions:
+        failed = failed + 1 if prediction.problem.endswith(LATER) else 0
+        if failed == _MOST_FAILED:
+            raise LongtailError(
+                f"{prediction.problem.removesuffix(f': {LATER}')}, like the {failed - 1} images before it: restore the "
+                "access to the store and repeat the command; what is finished is kept."
+            )
+        yield prediction
 
 
 class Chosen:
@@ -352,7 +372,7 @@ def _totals(listing: Images, job: Job, earlier: int, info: ModelInfo, *, exact: 
 def _finish(folder: PartFolder, report: PredictionReport, kind: Format) -> int:
     """Make the table of the parts, remove them, and return how many rows of a table repeat an image."""
     folder.flush()
-    parts, job = folder.parts, folder.job
+    parts, job = without_repeats(folder.parts), folder.job
     if job.shard is None:
         write_tables(parts, job.columns, report.out, kind)
         report.listed_in = str(skipped_path(report.out)) if any(part.bad for part in parts) else ""

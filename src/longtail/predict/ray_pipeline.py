@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from longtail.predict.hub import local_run
 from longtail.predict.images import find_images
 from longtail.predict.merge import COMPLETE
 from longtail.predict.part_folder import PartFolder
-from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_doubles, rows_of
+from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_repeats, rows_of
 from longtail.predict.predict import Chosen, PredictionReport, job_of
 from longtail.predict.predictor import Prediction
 from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
@@ -114,6 +115,7 @@ def predict_on_ray(
             look=info.preprocessing,
             job=job,
             folder=folder.folder,
+            command=secrets.token_hex(8),
         )
         chosen = Chosen(listing, job, report.left_out, folder.has, needs_all=True)
         blocks, total = _put_blocks(ray, chosen, images, work)
@@ -254,9 +256,10 @@ def _finish(folder: PartFolder, report: PredictionReport, total: int) -> None:
     """Check that each image is in one part, list those that could not be read, and say that the parts are complete."""
     earlier = {part.path for part in folder.parts}
     if total:
-        remove_doubles(list_parts(folder.folder))
+        remove_repeats(list_parts(folder.folder))
     parts = list_parts(folder.folder)
-    if (rows := sum(part.rows for part in parts)) != folder.count + total:
+    # More, where a store did not give an earlier command images that are no longer in it.
+    if (rows := sum(part.rows for part in parts)) < folder.count + total:
         raise LongtailError(
             f"{folder.folder} has {rows:,} of {folder.count + total:,} images: repeat the command; parts are kept."
         )

@@ -16,7 +16,7 @@ from longtail.config.options import EngineName
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
 from longtail.predict.parts import KEY, POSITION, Job, write_part
-from longtail.predict.predict import part_rows
+from longtail.predict.predict import part_rows, until_store_fails
 from longtail.predict.predictor import Predictor, read_item
 from longtail.predict.table import PROBLEM
 from longtail.remote import Place, is_url
@@ -40,6 +40,7 @@ class Work:
         look: The size and interpolation of the network's input.
         job: What the predictions depend on.
         folder: Where parts are written.
+        command: What tells its parts from those of the commands before it.
     """
 
     run: str
@@ -51,6 +52,7 @@ class Work:
     look: Preprocessing
     job: Job
     folder: Place
+    command: str
 
     @property
     def most_decoded(self) -> int:
@@ -78,7 +80,7 @@ def _predictor(model: str, run: str, device: str, engine: EngineName, prior: str
 
 def _rows(items: Iterable[Item], block: pa.Table, predictor: Predictor, work: Work, threads: int) -> pa.Table:
     stream = predictor.stream(items, workers=threads, total=len(block), top_k=work.top_k, batch_size=work.batch_size)
-    return part_rows(list(stream), work.job, block[POSITION].to_pylist(), block[KEY].to_pylist())
+    return part_rows(list(until_store_fails(stream)), work.job, block[POSITION].to_pylist(), block[KEY].to_pylist())
 
 
 def decode(block: pa.Table, look: Preprocessing) -> pa.Table:
@@ -112,13 +114,15 @@ class PredictingActor:
 
 
 def write_rows(rows: pa.Table, work: Work) -> pa.Table:
-    """Write a part, called by what is in it, so that work that is done again replaces it; return its number of images.
+    """Write a part, and return its number of images.
+
+    It is called by what is in it, so that work that this command does again replaces it.
 
     Returns:
         A table of one row, with the column ``images``.
     """
     rows = rows.sort_by(POSITION)  # blocks come as they are done
-    digest = hashlib.blake2b(rows[KEY].to_numpy().tobytes(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(rows[KEY].to_numpy().tobytes(), key=work.command.encode(), digest_size=8).hexdigest()
     name = f"part-{pc.min(rows[POSITION]).as_py():012}-{digest}.parquet"
     write_part(work.folder / name, work.job, [rows])
     return pa.table({"images": [len(rows)]})
