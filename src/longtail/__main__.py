@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from longtail.cli import main
 
@@ -20,10 +21,10 @@ def train_under_lock(lock: str, words: Sequence[str]) -> int:
         lock: The file to lock.
         words: The words of a command.
     """
-    from filelock import FileLock
+    from longtail.run.lock import run_lock
 
     threading.Thread(target=_end_with_the_grid, daemon=True).start()
-    with FileLock(lock):
+    with run_lock(Path(lock)):
         return main(words)
 
 

@@ -75,6 +75,16 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def is_main_of_run() -> bool:
+    """Whether this is the first process of a run on all of its machines, the one that writes its folder.
+
+    Example:
+        >>> is_main_of_run()
+        True
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _number(variable: str) -> int:
     text = os.environ.get(variable, "")
     return max(1, int(text)) if text.isdigit() else 1

@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 import torch
 from ctrl_c import CtrlC
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from longtail.run.layout import read_config
+from longtail.run.lock import lock_file
 
 Call = Callable[..., Any]
 SHORT = ("--imbalance-ratio", 50, "--stage1.epochs", 3)
@@ -212,6 +216,48 @@ def test_options_of_speed_may_change_and_the_machine_may_choose_another_precisio
     assert train("digits", *AGAIN, "--training.validate_every", 3, out=str(uninterrupted)).status == 0
     asked = train("digits", *AGAIN, "--training.precision", "fp16", out=str(uninterrupted))
     assert "training.precision" in asked.complaint
+
+
+def test_a_run_that_goes_on_takes_the_options_of_speed_of_now(train: Call, uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 1)
+        assert train("digits", *AGAIN, "--training.timeout", "7m").status == 130
+    now = ("--training.checkpoint_steps", 5, "--keep-checkpoints")
+    assert train("digits", *AGAIN, *now).status == 0
+    options = read_config(tmp_path / "run").training
+    assert (options.timeout, options.checkpoint_steps, options.keep_checkpoints) == ("10m", 5, True)
+    assert (tmp_path / "run" / "checkpoint" / "last.safetensors").is_file()
+    assert same_weights(tmp_path / "run", uninterrupted)
+
+
+def test_two_commands_do_not_train_one_run(train: Call, cli: Call, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with FileLock(lock_file(run)):
+        assert "another command" in train("digits", *SHORT).complaint
+        waited = train("digits", *AGAIN, "--training.timeout", "1s")
+        assert "another command" in waited.complaint
+        assert "waiting" in waited.err
+        assert not run.exists()
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_in_epoch(patch, 1)
+        assert train("digits", *AGAIN).status == 130
+    before = (run / "config.yaml").read_bytes()
+    with FileLock(lock_file(run)):
+        assert "another command" in cli("train", "--resume", run).complaint
+        assert "another command" in train("digits", *AGAIN, "--training.timeout", "1s").complaint
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_run_whose_lock_cannot_be_made_is_trained_all_the_same(
+    train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    done = train("digits", "--imbalance-ratio", 50)
+    assert done.status == 0
+    assert "no other command" in done.err
 
 
 def test_a_folder_of_something_else_is_neither_begun_nor_continued(train: Call, cli: Call, tmp_path: Path) -> None:

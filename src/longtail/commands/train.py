@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from longtail.commands.arguments import SHORT, RunOptions, option_flag
 from longtail.config.options import Count
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
-from longtail.device import is_first_process
+from longtail.device import is_first_process, is_main_of_run
 from longtail.errors import LongtailError, UnreadableImageError, UsageError, resume_hint
 from longtail.run import layout
 
@@ -81,6 +82,8 @@ def train(
         quiet: print errors and the result only
         options: options of the run by dotted name
     """
+    from longtail.config.build import seconds_of
+
     begun = time.monotonic()
     if resume is not None and resume != AUTO:
         given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size, **options}
@@ -103,8 +106,6 @@ def train(
     if out is not None and not may_continue:
         layout.refuse_existing(Path(out))  # before any image is looked at
     if time_limit is not None:
-        from longtail.config.build import seconds_of
-
         options = {**options, "training.time_limit": seconds_of(time_limit, "--time-limit")}
     run, images = requested_run(
         source, config=config, epochs=epochs, batch_size=batch_size, options=options, download=download
@@ -120,9 +121,13 @@ def train(
         return dry_run_command(run, source=images)
     # A precision that was not asked for is chosen by the machine, and this may be another one.
     by_machine = {"training.precision"} - options.keys() if config is None else set()
-    if resume == AUTO and continues_run(run, out, ignored=by_machine):
-        return resume_command(out, quiet=quiet)
-    return train_command(run, out, source=images, quiet=quiet, begun=begun)
+    if resume != AUTO:
+        return train_command(run, out, source=images, quiet=quiet, begun=begun)
+    # The lock of a process on a machine that was lost may be held a while longer.
+    with _lock(out, quiet=quiet, patience=seconds_of(run.training.timeout, "--training.timeout") / 2):
+        if continues_run(run, out, ignored=by_machine):
+            return resume_command(out, quiet=quiet)
+        return train_command(run, out, source=images, quiet=quiet, begun=begun)
 
 
 def dry_run_command(config: RunConfig, *, source: ImageData | None = None) -> int:
@@ -173,6 +178,8 @@ def requested_run(
 def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ()) -> bool:
     """Whether a folder holds a run with the same options, to be continued; the first process decides for all.
 
+    One that is not finished goes on with the options of speed that are asked for now.
+
     Args:
         config: What is asked for, resolved.
         out: The folder.
@@ -181,30 +188,29 @@ def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ())
     Raises:
         LongtailError: The folder holds something else, or a run with other options, the first of which is named.
     """
-    from longtail.run.origin import first_difference
+    from longtail.config.resolve import complete
+    from longtail.run.origin import first_difference, with_execution
     from longtail.training.engine import Engine, others_answering
 
-    def decide() -> bool | str:
-        try:
-            if not (Path(out) / layout.CONFIG_FILE).is_file():
-                layout.refuse_existing(Path(out))
-                return False
-            difference = first_difference(Path(out), config, ignored=ignored)
-        except (LongtailError, OSError) as error:
-            return str(error)
-        if difference is None:
-            return True
-        option, before, now = difference
-        return (
-            f"{out} was started with --{option} {before!r}, and this command has {now!r}: repeat the options of the "
-            "first start, or choose another --out."
-        )
+    folder = Path(out)
+
+    def decide() -> bool:
+        if not (folder / layout.CONFIG_FILE).is_file():
+            layout.refuse_existing(folder)
+            return False
+        difference = first_difference(folder, config, ignored=ignored)
+        if difference is not None:
+            option, before, now = difference
+            raise LongtailError(
+                f"{out} was started with --{option} {before!r}, and this command has {now!r}: repeat the options of "
+                "the first start, or choose another --out."
+            )
+        if not (folder / layout.METRICS_FILE).is_file():
+            layout.write_config(folder, with_execution(complete(layout.read_config(folder)), config))
+        return True
 
     with others_answering(config.training.timeout):
-        decision = Engine(config.training).from_main(decide)
-    if isinstance(decision, str):
-        raise LongtailError(decision)
-    return decision
+        return Engine(config.training).from_main(decide)
 
 
 def train_command(
@@ -219,21 +225,27 @@ def train_command(
         require_weights(config.model.name, adapters=config.model.adapter != "none")
     reporter = Reporter(quiet=quiet)
     start = start_folds if config.data.is_cross_validation else partial(start_run, begun=begun)
-    return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)
+    with _lock(out, quiet=quiet):
+        return _finish_training(partial(start, config, Path(out), reporter, source=source), config, out, reporter)
 
 
 def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False) -> int:
     """Continue a run from its last checkpoint; return the exit status."""
-    from longtail.config.build import with_options
     from longtail.config.resolve import complete
+
+    config = complete(layout.read_config(Path(run)))  # one of an earlier version may leave values to the machine
+    with _lock(run, quiet=quiet):
+        return _resume(config, run, moved_to, Reporter(quiet=quiet))
+
+
+def _resume(config: RunConfig, run: str, moved_to: str | None, reporter: Reporter) -> int:
+    from longtail.config.build import with_options
     from longtail.data.sources.registry import absolute_source
     from longtail.experiments.finished_run import require_source
     from longtail.experiments.folds import train_folds
     from longtail.training.launch import resume_run
 
     folder = Path(run)
-    reporter = Reporter(quiet=quiet)
-    config = complete(layout.read_config(folder))  # one of an earlier version may leave values to the machine
     in_folds = config.data.is_cross_validation
     of_a_model = () if in_folds else (layout.WEIGHTS_FILE, layout.MODEL_FILE)
     needed = (layout.METRICS_FILE, *of_a_model, layout.REPORT_FILE)
@@ -254,6 +266,15 @@ def resume_command(run: str, *, moved_to: str | None = None, quiet: bool = False
     require_source(folder, config.data)
     work = train_folds if in_folds else partial(resume_run, moved=moved_to is not None)
     return _finish_training(partial(work, config, folder, reporter), config, run, reporter)
+
+
+def _lock(run: str, *, quiet: bool, patience: float = 0.0) -> AbstractContextManager[None]:
+    """The lock of a run, which its main process holds."""
+    from longtail.run.lock import training_lock
+
+    if not is_main_of_run():
+        return nullcontext()
+    return training_lock(Path(run), Reporter(quiet=quiet).say, patience=patience)
 
 
 def _show_folds(out: str, metrics: Mapping[str, Any]) -> None:

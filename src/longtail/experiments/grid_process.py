@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from longtail.device import JOBS, cores
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
-from longtail.run.layout import lock_file, log_file, write_config
+from longtail.run.layout import log_file, write_config
+from longtail.run.lock import lock_file
 
 
 def train_command(run: PlannedRun) -> list[str]:

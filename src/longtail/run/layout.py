@@ -73,16 +73,6 @@ def log_file(run: Path) -> Path:
     return run.with_name(f"{run.name}.log")
 
 
-def lock_file(run: Path) -> Path:
-    """Return the file that the process training a run of a grid locks, next to the folder of the run.
-
-    Example:
-        >>> lock_file(Path("grid/gcl/1")).as_posix()
-        'grid/gcl/.1.lock'
-    """
-    return run.with_name(f".{run.name}.lock")
-
-
 def baseline_report(baseline: str) -> str:
     """Return the name of the report of the runs that share a baseline, in a grid with several.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from longtail.config.build import with_options
 from longtail.config.options import flatten
 from longtail.config.resolve import complete
 from longtail.config.schema import EXECUTION, RunConfig
@@ -27,6 +28,20 @@ class Difference(NamedTuple):
     option: str
     before: Any
     now: Any
+
+
+def with_execution(made: RunConfig, asked: RunConfig) -> RunConfig:
+    """Return a configuration with those options of another one that only say where and how fast a run goes.
+
+    Example:
+        >>> made, asked = (with_options(RunConfig(), options) for options in ({"data.folds": 3}, {"data.workers": 2}))
+        >>> config = with_execution(made, asked)
+        >>> config.data.folds, config.data.workers
+        (3, 2)
+    """
+    options = flatten(asdict(asked))
+    of_execution = EXECUTION - {"reasons", "record_dynamics"}  # what was chosen stays; all epochs are recorded or none
+    return with_options(made, {key: value for key, value in options.items() if key.rpartition(".")[2] in of_execution})
 
 
 def first_difference(run: Path, config: RunConfig, *, ignored: Collection[str] = ()) -> Difference | None:
