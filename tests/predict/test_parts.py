@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -195,7 +196,8 @@ def test_an_interrupted_command_finishes_its_part(error: type[BaseException], tm
 
     with pytest.raises(error):
         work()
-    assert [path.name for path in tmp_path.iterdir()] == ["part-000001.parquet"]
+    assert [part.rows for part in list_parts(tmp_path)] == [1]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_parts_of_another_job_never_go_on(tmp_path: Path) -> None:
@@ -209,10 +211,40 @@ def test_parts_of_another_job_never_go_on(tmp_path: Path) -> None:
 
 
 def test_only_one_command_writes(tmp_path: Path) -> None:
-    with PartFolder(tmp_path, JOB), pytest.raises(LongtailError, match="another command"):
-        PartFolder(tmp_path, JOB)
+    for restart in (False, True):
+        with PartFolder(tmp_path, JOB, restart=restart), pytest.raises(LongtailError, match="another command"):
+            PartFolder(tmp_path, JOB)
     with PartFolder(tmp_path, JOB):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_two_that_do_not_see_the_lock_overwrite_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    refusal = OSError(errno.ENOLCK, "No locks available")
+
+    def flock(file: Any, _: int) -> None:
+        assert fcntl.fcntl(file, fcntl.F_GETFL) & (os.O_RDWR | os.O_WRONLY)  # NFS locks no other
+        raise refusal
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with PartFolder(tmp_path, JOB) as one, PartFolder(tmp_path, JOB) as other:
+        one.add(rows([0, 1]))
+        other.add(rows([1, 2]))
+    once = without_repeats(list_parts(tmp_path))
+    assert [row for table in rows_of(once, ["position"]) for row in table["position"].to_pylist()] == [0, 1, 2]
+    refusal = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(LongtailError, match="Input/output"):
+        PartFolder(tmp_path, JOB)
+
+
+def test_a_part_that_another_command_has_removed_is_told(tmp_path: Path) -> None:
+    write_part(tmp_path / "part-1.parquet", JOB, [rows([0])])
+    parts = list_parts(tmp_path)
+    parts[0].path.unlink()
+    with pytest.raises(LongtailError, match="repeat"):
+        identities(parts)
 
 
 def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,13 +253,14 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
 
     with PartFolder(tmp_path / "parts", JOB) as folder:
         folder.add(rows([0, 1]))
+    (whole,) = (tmp_path / "parts").iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(LongtailError, match="space"), PartFolder(tmp_path / "parts", JOB) as folder:
             folder.add(rows([2]))
         with pytest.raises(LongtailError, match="space"):
             write_tables(folder.parts, COLUMNS, tmp_path / "a.csv", "csv")
-    assert [path.name for path in tmp_path.rglob("*")] == ["parts", "part-000001.parquet"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["parts", whole.name]
 
 
 @pytest.fixture

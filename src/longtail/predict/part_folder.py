@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
@@ -24,18 +25,22 @@ if sys.platform != "win32":
 _LEAST_SECONDS = 1.0
 _SHARE_LOST = 0.02  # of the work that a kill may lose
 _MOST_BYTES = 8 * 2**20  # of rows that wait for their part to be finished
+_LOCK = ".lock"  # name of the file that the process which writes holds locked
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system without them
 
 
 class PartFolder:
     """Finished parts of a job in a folder, to which rows are added; one process at a time writes them.
+
+    A lock sees to that. Object stores, and a few file systems, have none: there two processes at once do work twice,
+    but overwrite nothing, as the names of parts are those of one process.
 
     Rows wait in memory until a part is worth its file: after a second at first, later after 2 % of the time since the
     start, or when 8 MiB wait. So a kill loses little, and weeks of work are a few hundred files. Leaving the context,
     also by Ctrl-C or an error, finishes the last part.
 
     Args:
-        folder: The folder, made if it is missing. An object store has no locks: there two processes at once do work
-            twice, but overwrite nothing, as the names of parts are those of one process.
+        folder: The folder, made if it is missing.
         job: The job.
         restart: Discard the parts that are there instead of continuing them.
         earlier: A finished part somewhere else that belongs to them.
@@ -56,9 +61,9 @@ class PartFolder:
 
     def __init__(self, folder: Place, job: Job, *, restart: bool = False, earlier: Part | None = None) -> None:
         self.folder, self.job = folder, job
-        self._mark = "" if isinstance(folder, Path) else f"{secrets.token_hex(4)}-"
+        self._mark = secrets.token_hex(4)
         try:
-            self._lock = _lock(folder) if isinstance(folder, Path) else None
+            self._lock = _lock(folder / _LOCK) if isinstance(folder, Path) else None
         except OSError as error:
             raise cannot_write(folder, error) from error
         try:
@@ -66,7 +71,7 @@ class PartFolder:
                 remove_leftovers(folder / "part-1.parquet")
             self.parts = list_parts(folder)
             if restart:
-                self.remove()
+                self._discard()
             self._refuse_others()
             self.parts += [] if earlier is None else [earlier]
             self._done = identities(self.parts, done=True)
@@ -102,7 +107,9 @@ class PartFolder:
             self._unlock()
 
     def _unlock(self) -> None:
-        if self._lock is not None:
+        if self._lock is not None and isinstance(self.folder, Path):
+            with suppress(OSError):
+                (self.folder / _LOCK).unlink()
             os.close(self._lock)
             self._lock = None
 
@@ -138,7 +145,7 @@ class PartFolder:
             return
         names = (part.path.stem.rpartition("-")[2] for part in self.parts if part.path.parent == self.folder)
         last = max((int(name) for name in names if name.isdecimal()), default=0)
-        path = self.folder / f"part-{self._mark}{last + 1:06}.parquet"
+        path = self.folder / f"part-{self._mark}-{last + 1:06}.parquet"
         write_part(path, self.job, [pa.concat_tables(self._waiting)])
         self._waiting, self._bytes = [], 0
         part = read_part(path)
@@ -146,11 +153,18 @@ class PartFolder:
         self._finished = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the parts, and the folder if nothing else is in it.
+        """Remove the parts, and the folder if nothing else is in it; others may write from then on.
 
         Raises:
             LongtailError: The system refuses.
         """
+        self._discard()
+        self._unlock()
+        if isinstance(self.folder, Path):
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def _discard(self) -> None:
         try:
             for part in self.parts:
                 if part.path.parent == self.folder:
@@ -158,29 +172,34 @@ class PartFolder:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self.parts = []
-        if isinstance(self.folder, Path):
-            with suppress(OSError):
-                self.folder.rmdir()
 
 
-def _lock(folder: Path) -> int | None:
-    """Make a folder and lock it; None on a system that cannot lock one."""
+def _lock(path: Path) -> int | None:
+    """Make a file and its folder, and lock it; None on a system that cannot.
+
+    It is open for writing: NFS locks no other.
+    """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if sys.platform == "win32":
             return None
         try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # removed by a command that has just finished
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its folder was removed by a command that has just finished
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise LongtailError(f"another command is writing {folder}: wait for it, or name another --out.") from None
-        except OSError:  # a file system without locks
-            return descriptor
-        with suppress(FileNotFoundError):
-            if os.path.samestat(folder.stat(), os.fstat(descriptor)):
+            raise LongtailError(
+                f"another command is writing {path.parent}: wait for it, or name another --out."
+            ) from None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
                 return descriptor
+            os.close(descriptor)
+            raise
         os.close(descriptor)

@@ -156,6 +156,8 @@ def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
 def _opened(path: Place) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path if isinstance(path, Path) else path.open())
+    except FileNotFoundError as error:
+        raise LongtailError(f"{path} was removed by another command: repeat this one.") from error
     except (OSError, pa.ArrowException) as error:
         raise LongtailError(f"{path} cannot be read as Parquet ({first_line(error)}): {_REMEDY}.") from error
 
