@@ -22,6 +22,7 @@ from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
+from longtail.experiments.folds import plan_folds
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.models.model import build_model
 from longtail.predict.predictor import load
@@ -32,6 +33,7 @@ from longtail.run.result import read_run
 from longtail.training.candidates import with_choice, with_fallback
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
+from longtail.training.prepared_data import prepare_data
 
 QUIET = Reporter(quiet=True)
 
@@ -78,6 +80,21 @@ def test_a_grid_knows_it_again_and_seeds_that_choose_for_themselves_are_one_conf
         state_of(replace(planned, config=second))
     results = [read_run(folder) for folder in (run, tmp_path / "run")]
     assert len(fold(results)) == 1
+
+
+def test_each_fold_chooses_on_its_own_training_images(asked: RunConfig, tmp_path: Path) -> None:
+    first, second = plan_folds(with_options(asked, {"data.folds": 2}), tmp_path).runs
+    start_run(first.config, first.folder, QUIET)
+    portfolio, result = read_portfolio(first.folder), read_run(first.folder)
+    train, test = (prepare_data(first.config.data).data.splits[name] for name in ("train", "test"))
+    other = prepare_data(second.config.data).data.splits["train"]
+    assert portfolio is not None
+    assert portfolio.images <= len(train) == sum(result.counts)
+    assert result.test is not None
+    assert result.test.num_images == len(test)
+    assert not read_config(first.folder).is_open
+    assert second.config.is_open  # not what the first has chosen
+    assert train.fingerprint() != other.fingerprint()
 
 
 def test_figures_predictions_and_evaluation_agree(run: Path) -> None:

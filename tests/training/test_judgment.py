@@ -5,11 +5,30 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
 from longtail.counts import ClassCounts
 from longtail.training.judgment import HeldOut, bootstrap_draws
 
 COMMON, RARE = 90, 10
+
+
+def test_every_metric_is_that_of_scikit_learn_also_under_the_weights_of_a_replicate() -> None:
+    random = np.random.default_rng(0)
+    counts = ClassCounts([200, 60, 12, 5])
+    truth = np.repeat(np.arange(4), [40, 15, 6, 3])
+    answers = np.where(random.random(len(truth)) < 0.6, truth, random.integers(0, 4, len(truth)))
+    draws = bootstrap_draws(np.arange(len(truth)), None, seed=1)
+    held_out = HeldOut(truth, counts, counts.groups(), "balanced", draws)
+    replicates = held_out.figures(answers, draws)
+    for figures, weights in ((held_out.figures(answers), None), ({k: v[7] for k, v in replicates.items()}, draws[7])):
+        recalls = recall_score(truth, answers, average=None, sample_weight=weights)
+        assert figures["accuracy"] == pytest.approx(accuracy_score(truth, answers, sample_weight=weights))
+        assert figures["balanced"] == pytest.approx(balanced_accuracy_score(truth, answers, sample_weight=weights))
+        assert figures["macro-f1"] == pytest.approx(f1_score(truth, answers, average="macro", sample_weight=weights))
+        groups = {"many": recalls[:1], "medium": recalls[1:2], "few": recalls[2:]}  # over 100, 20 to 100, below 20
+        assert figures["worst-group"] == pytest.approx(min(group.mean() for group in groups.values()))
+        assert all(figures[name] == pytest.approx(group.mean()) for name, group in groups.items())
 
 
 @pytest.mark.parametrize(("won", "lost", "tau"), [(1, 6, 0.0), (10, 6, 0.5)])
