@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from longtail import LongTailClassifier
+from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.data.square import Square, square_of
 from longtail.errors import LongtailError
 from longtail.losses import build_loss
 from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
 from longtail.run.model_files import load_run
+from longtail.run.portfolio import Portfolio
+from longtail.training.portfolio import choose_classifier
 
 FAST = {"epochs": 40, "batch_size": 64, "device": "cpu", "random_state": 0}
 SMALL_NETWORK = {"backbone": "plain-cnn", "pretrained": False, "train_backbone": True, "image_size": 8} | FAST
@@ -87,7 +91,9 @@ def test_the_tail_gains(options: dict[str, object], gain: float) -> None:
 
 
 @pytest.mark.parametrize(("load", "ratio"), [(load_iris, 8.0), (load_wine, 8.0)], ids=["iris", "wine"])
-def test_defaults_are_no_worse_than_balanced_logistic_regression_on_small_tables(load: Any, ratio: float) -> None:
+def test_defaults_come_within_three_points_of_balanced_logistic_regression_on_small_tables(
+    load: Any, ratio: float
+) -> None:
     rows, labels = load(return_X_y=True)
     ours, theirs = [], []
     for seed in range(2):
@@ -103,7 +109,7 @@ def test_defaults_are_no_worse_than_balanced_logistic_regression_on_small_tables
         plain = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
         ours.append(fitted.balanced_score(rows[test], labels[test]))
         theirs.append(balanced_accuracy_score(labels[test], plain.fit(rows[train], labels[train]).predict(rows[test])))
-    assert np.mean(ours) >= np.mean(theirs) - 0.05
+    assert np.mean(ours) >= np.mean(theirs) - 0.03  # one answer of the 100 is worth a point and more
 
 
 def test_auto_says_what_it_chose_and_trains_it(tmp_path: Path) -> None:
@@ -128,6 +134,25 @@ def test_auto_keeps_what_the_user_gave(head: str) -> None:
     assert fitted.portfolio_ is not None
     assert (fitted.portfolio_.metric, fitted.portfolio_.batch_size) == ("accuracy", 32)
     assert {each.head for each in fitted.portfolio_.candidates} == {head}
+
+
+def test_a_second_stage_that_is_chosen_draws_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def retrained(*args: Any, **options: Any) -> Portfolio:
+        portfolio = choose_classifier(*args, **options)
+        tried = [each.name for each in portfolio.candidates]
+        return replace(portfolio, chosen=tried.index("gcl, retrained"))
+
+    def sampler(name: str, *args: Any, **options: Any) -> EpochSampler:
+        drawn.append(name)
+        return build_sampler(name, *args, **options)
+
+    monkeypatch.setattr("longtail.integrations.sklearn.choose_classifier", retrained)
+    monkeypatch.setattr("longtail.integrations.sklearn.build_sampler", sampler)
+    for given in ({}, {"retrain_sampler": "square-root"}):
+        LongTailClassifier(epochs=2, random_state=0, device="cpu", **given).fit(FEATURES, LABELS)
+    assert drawn == ["shuffle", "class-balanced", "shuffle", "square-root"]
 
 
 def test_rows_of_a_group_stay_together_where_a_choice_is_made() -> None:

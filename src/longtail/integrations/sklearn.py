@@ -107,7 +107,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         augmentation: Changes to training images, where the network is trained.
         epochs: Epochs of stage 1; when not given, 50, or what is usual for the candidates of ``auto``.
         retrain_epochs: Epochs of stage 2; 0 leaves it out.
-        retrain_sampler: Sampling strategy of stage 2, a name of :func:`longtail.data.class_probabilities`.
+        retrain_sampler: Sampling strategy of stage 2, also of one that ``auto`` takes (it judges class-balanced draws).
         batch_size: Rows per step; when not given, 64, or what is usual for the candidates of ``auto``.
         lr: Learning rate; when not given, what ``auto`` chooses, 0.01 for a classifier on features, or 0.001 where the
             network trains.
@@ -422,21 +422,21 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _steps(self) -> list[StageConfig]:
         """Return what each stage trains with: what was chosen, with what the user gave in its place."""
         chosen = [] if self.portfolio_ is None else list(run_stages(self.portfolio_))
+        chosen[1:] = [replace(stage, sampler=self.retrain_sampler) for stage in chosen[1:]]
         if not chosen:
-            lr = _NETWORK_LR if self.train_backbone else _HEAD_LR
+            rate = _NETWORK_LR if self.train_backbone else _HEAD_LR
             first = StageConfig(
                 epochs=int(self.epochs or _EPOCHS),
                 batch_size=int(self.batch_size or _BATCH),
                 loss=LossConfig(FALLBACK if self.loss == AUTO_LOSS else self.loss, dict(self.loss_options or {})),
-                optimizer=OptimizerConfig("adamw", lr=lr, weight_decay=_DECAY),
+                optimizer=OptimizerConfig("adamw", lr=rate, weight_decay=_DECAY),
             )
             chosen = [first]
         if self.retrain_epochs:
-            lr = self.lr or _HEAD_LR
-            second = replace(chosen[-1], optimizer=replace(chosen[-1].optimizer, lr=lr))
+            second = replace(chosen[-1], optimizer=replace(chosen[-1].optimizer, lr=self.lr or _HEAD_LR))
             chosen = [chosen[0], replace(second, epochs=int(self.retrain_epochs), sampler=self.retrain_sampler)]
-        ours = {"lr": self.lr, "weight_decay": self.weight_decay}
-        given: dict[str, Any] = {name: value for name, value in ours.items() if value is not None}
+        given: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        given = {name: value for name, value in given.items() if value is not None}
         return [replace(stage, optimizer=replace(stage.optimizer, **given)) for stage in chosen]
 
     def _run_stage(self, step: StageConfig, inputs: tuple[nn.Module, Inputs[Any]], labels: Tensor, seed: int) -> None:
