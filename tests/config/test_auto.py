@@ -14,7 +14,7 @@ from longtail.config.auto import PACKAGED, STRONG, TOPICS, Facts, choose
 from longtail.config.build import build, with_options
 from longtail.config.resolve import check_config, is_whole, resolve
 from longtail.config.schema import Choice, RunConfig
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid
 from longtail.files import write_yaml
 from longtail.training import prepared_data
@@ -116,15 +116,38 @@ def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
     assert (search.sizes, search.finetuning) == ([96, 128, 160, 224], True)
     assert not choose(PHOTOS, time_limit=600.0, mode="linear")[0]["search"]["finetuning"]
     values, choices = choose(PHOTOS, time_limit=600.0)
-    assert "96, 128, 160 or 224 pixels" in outline(replace(build(values), reasons=choices))[1]
+    limited = with_options(build(values), {"training.time_limit": 600.0})
+    _, size, mode, *_ = outline(replace(limited, reasons=choices))
+    assert "96, 128, 160 or 224 pixels" in size
+    assert all(words in size for words in ("compared", "2,000", "10 minutes"))
+    assert "all of the network" in mode
+    assert "stays as it is" not in mode  # what is still to be compared has no other reason yet
 
 
-def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_one_was_named() -> None:
+def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_it_would_replace_what_was_given() -> None:
     tiny = replace(PHOTOS, side=32)
-    assert build(choose(tiny, time_limit=600.0)[0]).search.from_nothing == "resnet32"
+    assert build(choose(tiny, time_limit=600.0, given={"data.fit"})[0]).search.from_nothing == "resnet32"
     assert not build(choose(tiny, time_limit=600.0, given={"finetune.epochs"})[0]).search.finetuning
-    for options in ({"facts": PHOTOS}, {"facts": tiny, "given": {"model.name"}}, {"facts": tiny, "mode": "linear"}):
-        assert not build(choose(**{"time_limit": 600.0} | options)[0]).search.from_nothing
+    replaced = "model.name model.head data.image_size data.augmentation data.mean stage1.batch_size finetune.sampler"
+    for options in (
+        {"facts": PHOTOS}, {"mode": "linear"}, {"epochs": 20}, {"recipe": "images/portfolio"},
+        *({"given": {option}} for option in replaced.split()),
+    ):  # fmt: skip
+        assert not build(choose(**{"facts": tiny, "time_limit": 600.0} | options)[0]).search.from_nothing, options
+
+
+def test_options_of_fine_tuning_are_those_of_its_trial() -> None:
+    words = ["digits", "--out", "x", "--finetune.augmentation", "none"]
+    config = read(*words, "--training.time_limit", "600")
+    assert (config.search.finetuning, config.finetune.augmentation) == (True, "none")
+    plain = read("digits", "--out", "x", "--data.augmentation", "none", "--training.time_limit", "600")
+    assert (plain.search.finetuning, plain.finetune.augmentation) == (True, None)  # that of the data
+    assert read(*words, "--finetune.epochs", "2").finetune.augmentation == "none"
+    for without_a_trial in ([], ["--training.time_limit", "600", "--mode", "linear"]):
+        with pytest.raises(UsageError, match=r"finetune\.augmentation"):
+            read(*words, *without_a_trial)
+    with pytest.raises(UsageError, match=r"finetune\.sampler"):  # before anything is trained
+        read("digits", "--out", "x", "--finetune.sampler", "unheard-of", "--training.time_limit", "600")
 
 
 def test_what_the_user_gives_is_not_compared() -> None:
@@ -132,6 +155,12 @@ def test_what_the_user_gives_is_not_compared() -> None:
     given = {"data.image_size", "data.fit", "model.name"}
     search = build(choose(facts, image_size=128, model=PACKAGED, given=given, time_limit=600.0)[0]).search
     assert (search.networks, search.sizes, search.fits) == ([], [], [])
+    patches = replace(facts, candidates=(PACKAGED, "timm:vit_small_patch14_dinov2.lvd142m", "timm:resnet50"))
+    search = build(choose(patches, image_size=128, given={"data.image_size"})[0]).search
+    assert search.networks == [PACKAGED, "timm:resnet50"]  # those that take 128 pixels
+    assert len(build(choose(patches)[0]).search.networks) == 3
+    for option in ("data.resize", "data.mean", "model.weights"):
+        assert not build(choose(patches, given={option})[0]).search.networks
     config = read("digits", "--out", "x", "--mode", "linear", "--data.image_size", "64", "--training.time_limit", "600")
     assert (config.search.sizes, config.training.time_limit) == ([], 600.0)
 
@@ -154,6 +183,26 @@ def test_the_command_line_needs_neither_recipe_nor_model() -> None:
     assert named.recipe == "images/ce"  # the digits are balanced
     assert (named.mode, named.model.pretrained, named.data.image_size) == ("scratch", False, 32)
     check_config(named)
+
+
+def test_a_large_network_that_nobody_named_is_fetched_only_if_the_user_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = replace(PHOTOS, hub=True)
+    asked: list[str] = []
+
+    def refuse(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda *_, **__: (facts, None))
+    monkeypatch.setattr("longtail.models.candidate_networks.has_weights", lambda name: name == PACKAGED)
+    monkeypatch.setattr("longtail.commands.output.ask_on_terminal", lambda: refuse)
+    words = ["digits", "--out", "run", "--mode"]
+    with pytest.raises(LongtailError, match="weights"):
+        read(*words, "lora")
+    read(*words, "linear")
+    read(*words, "lora", "--download")
+    read(*words, "lora", "--model.name", "timm:vit_tiny_patch16_224")
+    assert len(asked) == 1
 
 
 def test_the_reasons_are_those_of_what_is_trained() -> None:

@@ -183,3 +183,7 @@ def test_its_loss_waits_for_the_choice_of_the_classifier() -> None:
     assert open_choice.finetune.loss.name == "auto"
     chosen = complete(with_options(open_choice, {"stage1.loss.name": "gcl", "model.head": "cosine"}))
     assert chosen.finetune.loss == chosen.stage1.loss
+    drawn = complete(with_options(chosen, {"stage1.sampler": "class-balanced"}))
+    assert open_choice.finetune.sampler == "auto"
+    assert complete(with_options(open_choice, {"stage1.loss.name": "kps"})).finetune.sampler == "shuffle"
+    assert complete(with_options(drawn, {"finetune.sampler": "auto"})).finetune.sampler == "class-balanced"

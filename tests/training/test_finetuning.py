@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,6 +29,12 @@ def test_it_goes_on_with_loss_and_draws_of_the_classifier() -> None:
     stage = finetune_stage(CLASSIFIER, 1_000, 60, 50)
     assert (stage.train, stage.cached_views, stage.sampler, stage.loss.name) == ("all", 0, "class-balanced", "kps")
     assert stage.optimizer == FINETUNING.optimizer
+
+
+def test_it_takes_what_the_user_gave() -> None:
+    given = replace(FINETUNING, augmentation="none", sampler="shuffle", loss=LossConfig("gcl"), batch_size=8)
+    stage = finetune_stage(CLASSIFIER, 1_000, 60, 50, given)
+    assert replace(stage, epochs=0, epoch_share=1.0) == given
 
 
 def test_measuring_the_rate_leaves_network_and_generator_as_they_are() -> None:

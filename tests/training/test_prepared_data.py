@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from longtail.config.build import build
+from longtail.config.options import nested
 from longtail.config.schema import DataConfig
 from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError
+from longtail.training import prepared_data
 from longtail.training.prepared_data import inspect_environment, make_transform, prepare_data
 
 
@@ -19,6 +21,31 @@ def test_it_looks_at_the_images_themselves() -> None:
     assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
     assert facts.imbalance_ratio > 9
     assert 300 < facts.images < 900
+
+
+@pytest.mark.parametrize(
+    ("options", "is_asked"),
+    [
+        ({}, True),
+        ({"model.name": "timm:resnet50"}, False),
+        ({"recipe": "images/gcl"}, False),
+        ({"mode": "lora"}, False),
+    ],
+)
+def test_networks_are_fetched_only_where_they_are_compared(
+    options: dict[str, str], is_asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def networks(*, download: bool, ask: object) -> tuple[()]:
+        del ask
+        asked.append(download)
+        return ()
+
+    monkeypatch.setattr(prepared_data, "candidate_networks", networks)
+    config = build(nested({"data.source": "digits", **options}))
+    inspect_environment(config, given=options, download=True, ask=lambda _: True)
+    assert asked == [is_asked]
 
 
 def _source(monkeypatch: pytest.MonkeyPatch, counts: Sequence[int], films: Sequence[object] | None = None) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from longtail.commands import output
 from longtail.commands.arguments import SHORT, RunOptions, option_flag
-from longtail.config.options import Count
+from longtail.config.options import Count, flatten, merge, nested
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.device import is_first_process, is_main_of_run
@@ -168,11 +168,22 @@ def requested_run(
     if not first.data.source:
         raise UsageError("SOURCE is required: longtail train SOURCE --out RUN.")
     facts, images = None, None
+    named, ask = merge({} if file is None else dict(file.values), nested(given)), output.ask_on_terminal()
     if is_automatic(given.get("recipe", ""), file):
         from longtail.training.prepared_data import inspect_environment  # seconds of import, with torch
 
-        facts, images = inspect_environment(first, download=download, ask=output.ask_on_terminal())
-    return resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts), images
+        facts, images = inspect_environment(first, given=flatten(named), download=download, ask=ask)
+    run = resolve(given, file=file, epochs=epochs, batch_size=batch_size, facts=facts)
+    is_named = bool(download or {"name", "weights"} & named.get("model", {}).keys())
+    if facts is not None and facts.hub and run.model.pretrained and not is_named:
+        from longtail.models.candidate_networks import may_fetch
+
+        if not may_fetch(run.model.name, ask):
+            raise LongtailError(
+                f"--mode {run.mode} needs the weights of {run.model.name!r}, which are not on this machine: let them "
+                "be fetched, or name another network with --model.name."
+            )
+    return run, images
 
 
 def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ()) -> bool:

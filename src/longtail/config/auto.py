@@ -119,6 +119,8 @@ def choose(
     """
     from longtail.models.candidate_networks import usual_size
 
+    named = {option for option in given if option != "recipe"}
+    named |= {option for option, value in {"recipe": recipe, "stage1.epochs": epochs}.items() if value}
     name, why_name = (model, "") if model else _network(facts, mode)
     how, why_how = (mode, "") if mode else _mode(facts, name)
     method, why_method = (recipe, "") if recipe else _recipe(facts, how if leaves_loss_open else "")
@@ -139,10 +141,13 @@ def choose(
         side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")
         fits += "that of the CIFAR networks"
         config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
-    config["search"] |= _to_compare(facts, config, given, time_limit, with_mode=not mode)
+    if "data.augmentation" in named and "finetune.augmentation" not in named:
+        config["finetune"]["augmentation"] = None
+    config["search"] |= _to_compare(facts, config, named, time_limit, with_mode=not mode)
     why_size = "" if image_size else f"{fits}; yours have a median shorter side of {facts.side}"
-    short = ", kept short without a GPU" if how == "scratch" and not facts.gpu else ""
-    reasons = (why_name, why_size, why_how, why_method, f"{facts.images:,} training images{short}")
+    steps = config["stage1"]["epochs"] * -(-facts.images // batch)
+    why_length = f"{steps:,} steps over {facts.images:,} training images"
+    reasons = (why_name, why_size, why_how, why_method, why_length)
     values, choices = flatten(config), list[Choice]()
     for option, reason in zip(TOPICS, reasons, strict=True):
         is_published = option == "stage1.epochs" and epochs is None
@@ -166,26 +171,80 @@ def _to_compare(
         time_limit: Seconds that the command may take, if they are limited.
         with_mode: Whether how much of the network is trained is open too.
     """
-    data, is_chosen = config["data"], config["recipe"] == PORTFOLIO
-    if config["mode"] != "linear" or not config["model"]["name"].startswith("timm:"):
-        return {}
-    of_network = {"model.name", "data.mean", "data.std", "data.interpolation"}
-    search: Nested = {}
-    if is_chosen and not facts.gpu and of_network.isdisjoint(given):
-        others = [name for name in facts.candidates if name != config["model"]["name"]]
-        search["networks"] = [config["model"]["name"], *others] if others else []
-    if time_limit is not None and {"data.image_size", "data.resize"}.isdisjoint(given):
-        from longtail.models.candidate_networks import accepted_size
+    from longtail.models.candidate_networks import accepted_size
 
-        smaller = {accepted_size(config["model"]["name"], size) for size in SMALLER}
-        search["sizes"] = [*sorted(size for size in smaller if size < data["image_size"]), data["image_size"]]
+    name, size, is_chosen = config["model"]["name"], config["data"]["image_size"], config["recipe"] == PORTFOLIO
+    if config["mode"] != "linear" or not name.startswith("timm:"):
+        return {}
+    search: Nested = {}
+    if is_chosen and not facts.gpu and leaves_network_open(given):
+        others = [each for each in facts.candidates if each != name]
+        if "data.image_size" in given:
+            others = [each for each in others if accepted_size(each, size) == size]
+        search["networks"] = [name, *others] if others else []
+    if time_limit is not None and {"data.image_size", "data.resize"}.isdisjoint(given):
+        smaller = {accepted_size(name, each) for each in SMALLER}
+        search["sizes"] = [*sorted(each for each in smaller if each < size), size]
     if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
         search["fits"] = ["crop", "pad", "stretch"]
-    is_open = with_mode and not any(option.startswith("finetune.") for option in given)
+    is_open = with_mode and "finetune.epochs" not in given
     search["finetuning"] = is_chosen and is_open and time_limit is not None and not facts.gpu
-    if search["finetuning"] and "model.name" not in given and facts.side <= TINY:
+    if search["finetuning"] and facts.side <= TINY and leaves_all_open(given):
         search["from_nothing"] = FOR_TINY
     return search
+
+
+_OF_NETWORK: Final = frozenset(f"data.{option}" for option in ("resize", "mean", "std", "interpolation"))
+
+
+def leaves_network_open(given: Collection[str]) -> bool:
+    """Whether nothing was given that another network would replace; it keeps the image size where it takes that.
+
+    Args:
+        given: Dotted names of the options that the user gave.
+
+    Example:
+        >>> leaves_network_open({"model.head", "data.image_size"}), leaves_network_open({"data.mean"})
+        (True, False)
+    """
+    return _OF_NETWORK.isdisjoint(given) and not any(
+        option.startswith("model.") and option != "model.head" for option in given
+    )
+
+
+def weighs_networks(recipe: str, mode: str, gpu: str, given: Collection[str]) -> bool:
+    """Whether there is a choice between networks, for which weights are worth fetching.
+
+    Args:
+        recipe: The user's recipe, if any.
+        mode: The user's mode, if any.
+        gpu: Name of the accelerator, or empty.
+        given: Dotted names of the options that the user gave.
+
+    Example:
+        >>> [weighs_networks("", mode, "", ()) for mode in ("", "lora")], weighs_networks("images/gcl", "", "", ())
+        ([True, False], False)
+    """
+    if gpu:
+        return "model.name" not in given and mode in {"", "linear", "finetune"}
+    is_chosen = recipe in {"", AUTO, PORTFOLIO} and mode in {"", "linear"} and "stage1.loss.name" not in given
+    return is_chosen and leaves_network_open(given)
+
+
+def leaves_all_open(given: Collection[str]) -> bool:
+    """Whether nothing was given that a network from nothing would replace: it has a recipe and images of its own.
+
+    Args:
+        given: Dotted names of the options that the user gave.
+
+    Example:
+        >>> leaves_all_open({"data.fit", "training.seed"}), leaves_all_open({"stage1.batch_size"})
+        (True, False)
+    """
+    replaced = _OF_NETWORK | {"recipe", "data.image_size", "data.augmentation"}
+    return replaced.isdisjoint(given) and not any(
+        option.startswith(("model.", "stage1.", "stage2.", "finetune.")) for option in given
+    )
 
 
 def feature_schedule(images: int) -> tuple[int, int]:
@@ -225,10 +284,10 @@ def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
         return TRANSFORMER, "adapters go into a transformer"
     if from_nothing and facts.side <= TINY:
         remedy = f"; no pretrained weights at hand, which are better even for these: {_REMEDY}" if none_at_hand else ""
-        return FOR_TINY, f"images of at most {TINY} pixels need no more{remedy}"
+        return FOR_TINY, f"made for small images; yours have a median shorter side of {facts.side}{remedy}"
     if from_nothing and not facts.gpu:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
-        return LIGHT, f"{remedy}from nothing and without a GPU, a larger network would take days"
+        return LIGHT, f"{remedy}the smallest of the ResNets, as it starts from nothing and without a GPU"
     if facts.takes_strong:
         return STRONG, f"{facts.gpu} is fast enough for it, and its weights {_whence(facts, STRONG)}"
     if facts.has(PACKAGED):
@@ -251,7 +310,7 @@ def _mode(facts: Facts, name: str) -> tuple[str, str]:
     if not facts.gpu:
         return "linear", "without a GPU the backbone stays as it is and the classifier trains on its stored features"
     if facts.images < FEW_TO_FINETUNE:
-        return "linear", f"under {FEW_TO_FINETUNE:,} images a whole network would learn them by heart"
+        return "linear", f"{facts.images:,} training images; the whole network is trained from {FEW_TO_FINETUNE:,} on"
     return "finetune", f"all of the pretrained network, on {facts.gpu}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
@@ -13,7 +13,7 @@ from longtail.config.build import Document, build, seconds_of, with_options
 from longtail.config.options import Nested, flatten, merge, nested
 from longtail.config.recipes import ANY_IMAGES, base_config, check_recipe, scale_epochs
 from longtail.config.schema import ModelConfig, RunConfig
-from longtail.config.stage import AUTO_LOSS, StageConfig, section_name
+from longtail.config.stage import AUTO_LOSS, AUTO_SAMPLER, StageConfig, section_name
 from longtail.errors import UsageError, as_usage, nearest
 
 # Options that are chosen automatically and stored in the config.yaml of every run, also by old versions.
@@ -73,9 +73,11 @@ def resolve(
         if "reasons" in options:  # a grid holds those for what it chose
             start = values
     config = build(values)
+    named = flatten(merge({} if is_whole(from_file) else from_file, by_name))
     if config.is_to_be_chosen:
-        in_file = {} if is_whole(from_file) else {key: from_file.get(key, {}) for key in ("model", "stage1", "stage2")}
-        _refuse_what_is_chosen(merge(in_file, by_name))
+        _refuse_what_is_chosen(named)
+    if not (config.finetune.epochs or config.search.finetuning or "reasons" in named):
+        _refuse_idle_finetuning(named)
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
     return complete(replace(config, reasons=reasons))
 
@@ -85,9 +87,18 @@ _LEFT_OPEN: Final = frozenset(
 )
 
 
-def _refuse_what_is_chosen(asked: Nested) -> None:
+def _refuse_idle_finetuning(given: Collection[str]) -> None:
+    """Raise UsageError for an option of fine-tuning where nothing is fine-tuned."""
+    idle = [option for option in given if option.startswith("finetune.")]
+    if idle and "finetune.epochs" not in given:
+        raise UsageError(
+            f"--{idle[0]} has no effect, as nothing is fine-tuned: add --finetune.epochs, or leave it out."
+        )
+
+
+def _refuse_what_is_chosen(given: Collection[str]) -> None:
     """Raise UsageError for an option that would have no effect, as it is chosen together with the classifier."""
-    for option in flatten(asked):
+    for option in given:
         is_chosen = option.startswith(("stage1.", "stage2.")) or option in {"model.tau", "model.standardize"}
         if is_chosen and option not in _LEFT_OPEN:
             raise UsageError(
@@ -225,10 +236,13 @@ def complete(config: RunConfig) -> RunConfig:
         options[f"{section_name(number)}.loss.options"] = resolve_auto(
             stage.loss.name, stage.loss.options, stage=number, on_features=config.is_on_features_through(number)
         )
-    if config.finetune.epochs and config.finetune.loss.name == AUTO_LOSS and not config.is_to_be_chosen:
+    if config.finetune.epochs and not config.is_to_be_chosen:
         number = max(number for number in config.stages if number < 3)
-        options["finetune.loss.name"] = config.stages[number].loss.name
-        options["finetune.loss.options"] = options[f"stage{number}.loss.options"]
+        if config.finetune.loss.name == AUTO_LOSS:
+            options["finetune.loss.name"] = config.stages[number].loss.name
+            options["finetune.loss.options"] = options[f"stage{number}.loss.options"]
+        if config.finetune.sampler == AUTO_SAMPLER:
+            options["finetune.sampler"] = config.stages[number].sampler
     return with_options(config, options)
 
 
@@ -290,7 +304,8 @@ def check_config(config: RunConfig) -> None:
             "--model.standardize is for a classifier on stored features: leave it out, or add --mode linear."
         )
     head: str = config.model.head
-    for number, stage in config.stages.items():
+    tried = {3: config.finetune} if config.search.finetuning else {}
+    for number, stage in (config.stages | tried).items():
         head = _check_stage(section_name(number), stage, head, config.model)
 
 
@@ -335,7 +350,7 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
             f"--{name}.augmentation changes the images of a stage that trains through the backbone: set "
             f"--data.augmentation for those that features are stored of, or --{name}.cached_views 0."
         )
-    if stage.sampler not in SAMPLERS:
+    if stage.sampler not in SAMPLERS and not (name == "finetune" and stage.sampler == AUTO_SAMPLER):
         raise UsageError(f"--{name}.sampler is unknown, {stage.sampler!r}.{nearest(stage.sampler, SAMPLERS)}")
     if stage.optimizer.layer_decay is not None and not model.name.startswith("timm:"):
         raise UsageError(f"--{name}.optimizer.layer_decay needs a timm: network, not {model.name!r}: leave it out.")

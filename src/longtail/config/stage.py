@@ -26,6 +26,8 @@ _WARMUP_SHARE = 0.05  # of the steps of a stage
 AUTO_LOSS = "auto"
 """The loss of stage 1 that stands for a classifier chosen by cross-validation on stored features; of fine-tuning, that
 of the stage before."""
+AUTO_SAMPLER = "auto"
+"""The sampler of fine-tuning that stands for that of the stage before."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class StageConfig(OptionGroup):
         epochs: Epochs; 0 leaves the stage out.
         epoch_share: Share of the sampler's draws that an epoch takes.
         batch_size: Images per optimizer step, over all processes together.
-        sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy.
+        sampler: ``shuffle`` (every image once an epoch) or a re-balancing strategy; ``auto``, in fine-tuning, is that
+            of the stage before.
         train: ``all`` parameters, the ``classifier`` on a frozen backbone, or one ``scales`` per class (LWS).
         reset_classifier: Start the classifier anew instead of from the stage before (cRT).
         cached_views: Train a classifier on features computed once for this many augmented views of each image; 0 passes
@@ -175,6 +178,7 @@ class StageConfig(OptionGroup):
 
 FINETUNING = StageConfig(
     batch_size=32,
+    sampler=AUTO_SAMPLER,
     augmentation="crop-flip",
     freeze_batch_norm=True,
     loss=LossConfig(AUTO_LOSS),

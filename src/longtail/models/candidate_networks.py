@@ -208,6 +208,23 @@ def candidate_networks(*, download: bool = False, ask: Callable[[str], bool] | N
     return [network for network in permissive if network in chosen]
 
 
+def may_fetch(name: str, ask: Callable[[str], bool] | None) -> bool:
+    """Whether a network can be built without fetching much, or else the user agrees to that.
+
+    Args:
+        name: The network.
+        ask: As for :func:`candidate_networks`.
+
+    Example:
+        >>> may_fetch("resnet32", lambda question: False)
+        True
+    """
+    network = find_candidate(name)
+    if network is None or network.megabytes <= UNASKED_MEGABYTES or has_weights(name):
+        return True
+    return ask is None or ask(_question([network]))
+
+
 def _hub_answers() -> bool:
     from longtail.data.sources.huggingface import LONG_PATIENCE, reachable
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from longtail.config.schema import ModelConfig
-from longtail.config.stage import FINETUNING, StageConfig
+from longtail.config.stage import AUTO_LOSS, AUTO_SAMPLER, FINETUNING, StageConfig
 from longtail.device import seeded
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
@@ -27,17 +27,21 @@ WORTHWHILE_EPOCHS: Final = 2.0
 """Epochs after the trial for which time is kept."""
 
 
-def finetune_stage(stage: StageConfig, images: int, seconds: float, images_per_second: float) -> StageConfig:
+def finetune_stage(
+    stage: StageConfig, images: int, seconds: float, images_per_second: float, start: StageConfig = FINETUNING
+) -> StageConfig:
     """Return the stage that trains all of a network for a given time, after a classifier on its stored features.
 
-    It draws as the stage of the classifier does, with its loss. The schedule falls to zero with the last step. Epochs
-    are whole and at least one; where they would not fill the time, each takes a share of the images.
+    It draws as the stage of the classifier does, with its loss, unless ``start`` names others. The schedule falls to
+    zero with the last step. Epochs are whole and at least one; where they would not fill the time, each takes a share
+    of the images.
 
     Args:
         stage: The stage that trained the classifier.
         images: Training images.
         seconds: For its steps, without evaluation.
         images_per_second: Rate of the steps, see :func:`measure_training_rate`.
+        start: Everything but its length.
 
     Example:
         >>> classifier = StageConfig(epochs=20, train="classifier", cached_views=1)
@@ -48,7 +52,9 @@ def finetune_stage(stage: StageConfig, images: int, seconds: float, images_per_s
         0.3
     """
     epochs = min(seconds * images_per_second / images, MOST_FINETUNING)
-    return with_length(replace(FINETUNING, sampler=stage.sampler, loss=stage.loss), epochs)
+    loss = stage.loss if start.loss.name == AUTO_LOSS else start.loss
+    sampler = stage.sampler if start.sampler == AUTO_SAMPLER else start.sampler
+    return with_length(replace(start, sampler=sampler, loss=loss), epochs)
 
 
 def with_length(stage: StageConfig, epochs: float) -> StageConfig:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from longtail.config.auto import PACKAGED, STRONG, TRANSFORMER, Facts
+from longtail.config.auto import PACKAGED, STRONG, TRANSFORMER, Facts, weighs_networks
 from longtail.config.options import flatten
 from longtail.config.schema import EXECUTION, DataConfig, RunConfig
 from longtail.console import Reporter
@@ -328,12 +328,17 @@ def make_transform(config: DataConfig) -> BatchTransform:
 
 
 def inspect_environment(
-    config: RunConfig, *, download: bool = False, ask: Callable[[str], bool] | None = None
+    config: RunConfig,
+    *,
+    given: Collection[str] = (),
+    download: bool = False,
+    ask: Callable[[str], bool] | None = None,
 ) -> tuple[Facts, ImageData]:
     """Read the source of a configuration and look for the means of training, for ``--recipe auto``.
 
     Args:
         config: What the user said.
+        given: Dotted names of the options that the user gave.
         download: Whether networks whose weights have to be fetched are candidates too.
         ask: Asks the user before large files are fetched, see
             :func:`~longtail.models.candidate_networks.candidate_networks`.
@@ -351,12 +356,14 @@ def inspect_environment(
     train = prepared.data.splits["train"]
     names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
     side, elongated = _look_at_shapes(train)
+    gpu = accelerator_name(Engine(config.training).device)
+    download = download and weighs_networks(config.recipe, config.mode, gpu, given)
     facts = Facts(
         images=len(train),
         classes=prepared.counts.num_classes,
         imbalance_ratio=prepared.counts.imbalance_ratio,
         side=side,
-        gpu=accelerator_name(Engine(config.training).device),
+        gpu=gpu,
         packaged=packaged_weights(PACKAGED.removeprefix(TIMM_PREFIX)) is not None,
         hub=reachable(),
         cached=frozenset(
