@@ -107,3 +107,18 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in words, in the unit that suits it.
+
+    Example:
+        >>> duration_text(23), duration_text(70), duration_text(660), duration_text(9000)
+        ('20 seconds', 'a minute', '11 minutes', '2.5 hours')
+    """
+    minutes = seconds / 60
+    if minutes < 0.75:
+        return f"{max(10 * round(seconds / 10), 5)} seconds"
+    if minutes < 1.5:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

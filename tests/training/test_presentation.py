@@ -30,14 +30,16 @@ from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
 from longtail.run.search import Presentation, Search, describe_search, read_search
-from longtail.training import network_trials, portfolio, presentation, time_estimate
+from longtail.training import contest as contest_module
+from longtail.training import network_trials, portfolio, time_estimate
 from longtail.training.candidates import candidates
+from longtail.training.contest import Contest, sample_rows, with_presentation
 from longtail.training.engine import Engine
 from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Progress, StageRun
 from longtail.training.prepared_data import prepare_data
-from longtail.training.presentation import Contest, choose_presentation, sample_rows, with_presentation
+from longtail.training.presentation import choose_presentation
 from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
 
 QUIET = Reporter(quiet=True)
@@ -83,7 +85,7 @@ def test_images_of_a_unit_are_sampled_together() -> None:
 
 def test_every_class_has_enough_to_be_judged_even_in_a_sample_that_is_too_small() -> None:
     labels = np.repeat(np.arange(10), 50)
-    assert np.bincount(labels[sample_rows(labels, 20)]).tolist() == [presentation.FEWEST] * 10
+    assert np.bincount(labels[sample_rows(labels, 20)]).tolist() == [contest_module.FEWEST] * 10
 
 
 def test_more_pixels_win_where_they_show_more(asked: RunConfig) -> None:
@@ -100,13 +102,12 @@ def test_more_pixels_win_where_they_show_more(asked: RunConfig) -> None:
 def test_what_the_time_does_not_allow_is_left_out_and_said(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {4: 0.001, 8: 0.01, 16: 10.0}
     contest = contest_of(asked, TimeLimit(120.0))
-    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: rates[contest.sizes[len(contest.results)]])
+    monkeypatch.setattr(contest_module, "seconds_per_feature", lambda _: rates[contest.sizes[len(contest.results)]])
     config, search = choose_presentation(contest)
     assert search is not None
     assert [each.score is None for each in search.presentations] == [False, False, True]
     assert config.data.image_size in {4, 8}
     assert "16 px" in search.more_time
-    assert f"the best of {len(search.tried)}" in describe_search(search) or "fastest" in describe_search(search)
 
 
 @pytest.mark.parametrize(("rate", "largest"), [(1000.0, 8), (1.0, 16)])
@@ -116,11 +117,107 @@ def test_half_of_the_time_is_kept_for_the_whole_network_where_that_is_enough(
     seconds = {4: 0.001, 8: 0.001, 16: 0.35}  # of an image: 16 pixels take more than half of the limit
     config = with_options(asked, {"search.finetuning": True})
     contest = contest_of(config, TimeLimit(1000.0))
-    monkeypatch.setattr(presentation, "measure_training_rate", lambda *_: rate)
-    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: seconds[contest.sizes[len(contest.results)]])
+    monkeypatch.setattr(contest_module, "measure_training_rate", lambda *_, **__: rate)
+    monkeypatch.setattr(contest_module, "seconds_per_feature", lambda _: seconds[contest.sizes[len(contest.results)]])
     _, search = choose_presentation(contest)
     assert search is not None
     assert max(each.presentation.size for each in search.tried) == largest
+
+
+FIRST, SECOND = "plain-cnn", "resnet20"
+
+
+@pytest.fixture
+def judged(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Two networks, sizes and fits whose features are not computed: larger, padded, and the second are better."""
+
+    def set_up(_: Contest, shown: Presentation) -> SimpleNamespace:
+        better = (shown.size == 8) + (shown.fit == "pad") + (shown.network == SECOND)
+        stored = SimpleNamespace(features=torch.full((1, 1, 64), 0.5 + 0.1 * better), labels=torch.zeros(1))
+        return SimpleNamespace(
+            model=SimpleNamespace(num_features=64), features=SimpleNamespace(plain=lambda *_: stored)
+        )
+
+    def judge(features: torch.Tensor, *_: object, metric: str, **__: object) -> Judgment:
+        return judged_alike(metric, features.max().item())
+
+    monkeypatch.setattr(Contest, "set_up", set_up)
+    monkeypatch.setattr(contest_module, "judge_features", judge)
+    monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
+    monkeypatch.setattr(contest_module, "measure_training_rate", lambda *_, **__: 100.0)
+    options = {"search.networks": [FIRST, SECOND], "search.sizes": [4, 8], "search.fits": ["crop", "pad"]}
+    reasons = {"model.name": FIRST, "data.image_size": 8, "mode": "linear"}
+    return replace(with_options(asked, options), reasons=[Choice(*each, "usual") for each in reasons.items()])
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.5, SECOND), (1.5, FIRST)])
+def test_fits_and_networks_are_compared_at_the_best_so_far_networks_within_a_tenth_of_the_time(
+    seconds: float, taken: str, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contest = contest_of(judged, TimeLimit(10_000.0))
+    slow = 1000.0 * seconds / len(contest.sample)  # for a tenth of the limit
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda _, shown: slow if shown.network == SECOND else 0.001)
+    config, search = choose_presentation(contest)
+    assert search is not None
+    tried = [(each.presentation.size, each.presentation.fit, each.presentation.network) for each in search.tried]
+    first = [(4, "crop", FIRST), (8, "crop", FIRST), (8, "pad", FIRST)]
+    assert tried == first + [(8, "pad", SECOND)] * (taken == SECOND)
+    assert (config.model.name, config.data.image_size, config.data.fit) == (taken, 8, "pad")
+    assert search.choice.presentation == Presentation(taken, 8, "pad")
+    assert f"the best of {len(tried)}" in describe_search(search)
+    name, size, mode = config.reasons
+    assert isinstance(name, Choice)
+    assert (name.value, name.reason == "usual") == (taken, taken == FIRST)  # one network alone was not compared
+    assert isinstance(size, Choice)
+    assert (size.value, str(len(tried)) in size.reason) == (8, True)
+    assert mode == Choice("mode", "linear", "usual")
+
+
+def test_of_those_as_good_as_the_best_the_fastest_is_taken(judged: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest_module, "judge_features", lambda *_, metric, **__: judged_alike(metric, 0.5))
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda _, shown: 0.001 * shown.size)
+    config, search = choose_presentation(contest_of(judged))
+    assert search is not None
+    assert (len(search.tried), config.data.image_size) == (4, 4)
+
+
+@pytest.mark.parametrize(("limit", "is_chosen"), [(None, False), (36_000.0, True), (6_000.0, False)])
+def test_a_limit_says_how_long_a_choice_may_take_else_half_an_hour(
+    limit: float | None, is_chosen: bool, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 5_500.0)
+    monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 0.001)
+    contest = contest_of(judged, TimeLimit(limit))
+    assert (contest.expected_hindrance == "") == is_chosen
+    assert (contest.seconds_of_run(contest.first) > 5_500) == is_chosen
+
+
+def test_no_time_is_kept_for_the_whole_network_where_the_frozen_one_needs_more_than_half(
+    judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contest = contest_of(with_options(judged, {"search.finetuning": True}), TimeLimit(1000.0))
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 600.0 / contest.images)
+    assert contest.kept_for_finetuning == 0.0
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 100.0 / contest.images)
+    other = contest_of(contest.config, TimeLimit(1000.0))
+    assert other.kept_for_finetuning == pytest.approx(500.0, abs=5.0)
+
+
+def test_fine_tuning_that_was_asked_for_needs_an_epoch_from_the_start(
+    judged: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 0.001)
+    config = with_options(judged, {"finetune.epochs": 4})
+    contest = contest_of(config, TimeLimit(1e6))
+    needed = (4 * contest.training_images + contest.evaluated / 3) / 100.0  # at 100 images/s
+    assert contest.seconds_to_finetune(contest.first) == pytest.approx(needed)
+    epoch = (contest.training_images + contest.evaluated / 3) / 100.0
+    contest_of(config, TimeLimit(1.15 * epoch + 20.0)).require_time()
+    with pytest.raises(LongtailError, match="shortest possible"):
+        start_run(with_options(config, {"training.time_limit": 1.15 * epoch}), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_limit_that_is_too_short_for_anything_is_refused_and_leaves_nothing(asked: RunConfig, tmp_path: Path) -> None:
@@ -187,7 +284,7 @@ def test_another_size_keeps_the_normalization_that_was_given() -> None:
 @pytest.fixture
 def finetuned(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """Minutes that no test waits for, as training is said to be fast and a stage takes an epoch."""
-    for module in (presentation, network_trials):
+    for module in (contest_module, network_trials):
         monkeypatch.setattr(module, "measure_training_rate", lambda *_, **__: 1000.0)
     stage = {"epochs": 2, "epoch_share": 1.0}
     monkeypatch.setattr(
@@ -196,19 +293,31 @@ def finetuned(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     return with_options(asked, {"search.finetuning": True, "search.sizes": [8, 16], "training.time_limit": 600.0})
 
 
-def test_the_whole_network_is_trained_where_it_wins_on_images_held_out(finetuned: RunConfig, tmp_path: Path) -> None:
-    start_run(finetuned, tmp_path / "run", QUIET)
-    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+def test_the_whole_network_is_trained_where_it_wins_also_where_no_classifier_could_be_chosen(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Contest, "hindrance", lambda *_: "that takes too long")
+    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
+    usual = Choice("model.name", "plain-cnn", "small")
+    finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "no GPU"), usual])
+    metrics = start_run(finetuned, tmp_path / "run", QUIET)
+    search, config, tried = (read(tmp_path / "run") for read in (read_search, read_config, read_portfolio))
     assert search is not None
+    assert tried is not None
     (trial,) = search.trials
+    assert not tried.candidates
     assert trial.gain == pytest.approx(trial.score - trial.frozen_score)
+    assert trial.frozen_score == 0.0 < trial.score
     assert 0.18 < trial.images / len(prepare_data(finetuned.data).data.splits["train"]) < 0.22
-    assert trial.taken == (trial.score > trial.frozen_score)
-    assert config.finetune.epochs == (2 if trial.taken else 0)
+    assert trial.taken
+    assert (config.finetune.epochs, list(config.stages), config.model.tau) == (2, [1, 3], trial.tau)
+    assert config.stage1.loss.name == config.finetune.loss.name == "logit-adjustment"
+    mode, name = config.reasons
+    assert isinstance(mode, Choice)
+    assert (str(trial.images) in mode.reason, mode.value) == (True, "linear, then all of the network")
+    assert name == usual
     assert not config.is_open
-    assert (3 in config.stages) == trial.taken
-    if trial.taken:
-        assert config.model.tau == trial.tau
+    assert ["test" in metrics["stages"][stage] for stage in ("stage1", "stage3")] == [False, True]  # it is seen once
     assert not list(Path(tempfile.gettempdir()).glob("longtail-*/checkpoint"))
 
 
@@ -217,7 +326,7 @@ def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, mon
     monkeypatch.setattr(
         network_trials.HeldOut, "judge", lambda out, logits, *taus: real(out, torch.zeros_like(logits), *taus)
     )
-    monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **rest: perfect(args[0].metric))
+    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 1.0))
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
@@ -234,22 +343,24 @@ def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_w
     class SecondWins(HeldOut):
         def judge(self, logits: torch.Tensor, taus: Sequence[float] = TAUS) -> Judgment:
             assert taus == ((0.0,) if judged else TAUS)  # the network from nothing has no classifier that is adjusted
-            judged.append(perfect(self.metric) if judged else super().judge(logits, taus))
+            judged.append(judged_alike(self.metric, 1.0) if judged else super().judge(logits, taus))
             return judged[-1]
 
     monkeypatch.setattr(network_trials, "HeldOut", SecondWins)
-    monkeypatch.setattr(network_trials, "judge_choice", lambda *args, **_: answers_of_none(args[0].metric))
+    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
     monkeypatch.setattr(network_trials, "MOST_FROM_NOTHING", 1)
     monkeypatch.setattr(network_trials, "TINY_SIDE", 8)
     asked = with_options(finetuned, {"search.from_nothing": "plain-cnn"})
-    asked = replace(asked, reasons=[Choice("mode", "linear", "there is no GPU")])
+    asked = replace(asked, recipe="images/portfolio", reasons=[Choice("mode", "linear", "there is no GPU")])
+    asked.reasons.append(Choice("recipe", "images/portfolio", "the classifier is chosen by cross-validation"))
     start_run(asked, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
     assert [trial.taken for trial in search.trials] == [False, True]
     assert search.trials[1].presentation.network == config.model.name == "plain-cnn"
     assert (config.mode, config.data.image_size, list(config.stages)) == ("scratch", 8, [1])
-    assert config.reasons == [Choice("mode", "scratch", f"won on {search.trials[1].images} training images held out")]
+    won = f"won on {search.trials[1].images} training images held out"
+    assert config.reasons == [Choice("mode", "scratch", won), Choice("recipe", "images/logit-adjustment", won)]
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=asked)
     assert state_of(planned) == "started"
     start_run(config, tmp_path / "again", QUIET)
@@ -257,20 +368,16 @@ def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_w
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def answers_of_none(metric: str) -> Judgment:
-    figures = {"accuracy": 0.0, "balanced": 0.0, "macro-f1": 0.0, "worst-group": 0.0}
-    return Judgment(0.0, {0.0: figures}, {name: np.zeros(200) for name in figures}, metric)  # type: ignore[arg-type]
-
-
-def perfect(metric: str) -> Judgment:
-    figures = {"accuracy": 1.0, "balanced": 1.0, "macro-f1": 1.0, "worst-group": 1.0}
-    return Judgment(0.0, {0.0: figures}, {name: np.ones(200) for name in figures}, metric)  # type: ignore[arg-type]
+def judged_alike(metric: str, score: float) -> Judgment:
+    """Return a judgment that is as sure as can be."""
+    figures = {"accuracy": score, "balanced": score, "macro-f1": score, "worst-group": score}
+    return Judgment(0.0, {0.0: figures}, {name: np.full(200, score) for name in figures}, metric)  # type: ignore[arg-type]
 
 
 def test_where_there_is_no_time_for_it_nothing_is_tried_and_the_run_says_so(
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network_trials, "measure_training_rate", lambda *_: 0.5)
+    monkeypatch.setattr(network_trials, "measure_training_rate", lambda *_, **__: 0.5)
     start_run(finetuned, tmp_path / "run", QUIET)
     search = read_search(tmp_path / "run")
     assert search is not None
@@ -286,13 +393,15 @@ def test_ctrl_c_in_the_trial_stops_the_run_which_then_begins_it_again(
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("longtail.training.experiment._Watch.on_step_end", interrupted)
+        patch.setattr("longtail.training.network_trials.TrialWatch.on_step_end", interrupted)
         with pytest.raises(Interrupted):
             start_run(finetuned, tmp_path / "run", QUIET)
     config = read_config(tmp_path / "run")
     assert config.is_open
     resume_run(config, tmp_path / "run", QUIET)
-    assert read_search(tmp_path / "run") is not None
+    search = read_search(tmp_path / "run")
+    assert search is not None
+    assert len(search.trials) == 1
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
@@ -332,11 +441,11 @@ def test_a_stage_is_late_where_its_first_steps_are_slow(
 def test_where_there_is_no_time_to_choose_the_size_is_still_compared(
     asked: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presentation, "seconds_to_choose", lambda *_: 1000.0)
-    monkeypatch.setattr(presentation, "relative_slowness", lambda: 1.0)
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 1000.0)
+    monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
     contest = contest_of(asked, TimeLimit(200.0))
     _, search = choose_presentation(contest)
-    assert not contest.has_time_to_choose
+    assert contest.expected_hindrance
     assert search is not None
     assert len(search.tried) == 3
 
@@ -346,7 +455,7 @@ def test_without_a_limit_the_load_of_the_machine_decides_nothing(
 ) -> None:
     seconds = []
     for slowness in (1.0, 100.0):
-        monkeypatch.setattr(presentation, "relative_slowness", lambda slowness=slowness: slowness)
+        monkeypatch.setattr(contest_module, "relative_slowness", lambda slowness=slowness: slowness)
         seconds.append(contest_of(asked).seconds_to_choose(64))
     assert seconds[0] == seconds[1] > 0
 
@@ -421,7 +530,7 @@ def test_a_network_that_cannot_be_trained_is_left_out(
     def failing(*_: object) -> None:
         raise LongtailError("the loss became NaN")
 
-    monkeypatch.setattr("longtail.training.experiment._Watch.on_step_end", failing)
+    monkeypatch.setattr("longtail.training.network_trials.TrialWatch.on_step_end", failing)
     start_run(finetuned, tmp_path / "run", QUIET)
     assert read_config(tmp_path / "run").finetune.epochs == 0
     assert (tmp_path / "run" / "metrics.json").is_file()
@@ -430,8 +539,8 @@ def test_a_network_that_cannot_be_trained_is_left_out(
 def test_too_few_images_to_compare_are_shown_at_the_largest_size_there_is_time_for(
     asked: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presentation.Contest, "can_compare", False)
+    monkeypatch.setattr(Contest, "can_compare", False)
     assert choose_presentation(contest_of(asked, TimeLimit(900.0)))[0].data.image_size == 16
     assert choose_presentation(contest_of(asked))[0].data.image_size == 16
-    monkeypatch.setattr(presentation, "seconds_per_feature", lambda _: 10.0)
+    monkeypatch.setattr(contest_module, "seconds_per_feature", lambda _: 10.0)
     assert choose_presentation(contest_of(asked, TimeLimit(900.0)))[0].data.image_size == 4

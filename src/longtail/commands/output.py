@@ -22,7 +22,7 @@ from longtail.config.schema import Choice, RunConfig
 from longtail.config.stage import StageConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
-from longtail.formatting import figure_text, interval_text, percent
+from longtail.formatting import duration_text, figure_text, interval_text, percent
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -202,13 +202,26 @@ def _sentence(choice: Choice, config: RunConfig) -> str:
     """Say what an automatic choice is in the end, and why."""
     from longtail.config.recipes import list_recipes, load_recipe
 
-    first, second, model = config.stage1, config.stage2, config.model
+    first, second, model, search = config.stage1, config.stage2, config.model, config.search
+    reason = choice.reason or "yours"
     if choice.option == "model.name":
         weights = "" if model.pretrained or config.mode == "scratch" else ", without pretrained weights"
-        chosen = f"backbone: {_any_of(config.search.networks) or model.name}{weights}"
+        chosen = f"backbone: {_any_of(search.networks) or model.name}{weights}"
+        reason = _how_compared(config) if search.networks else reason
     elif choice.option == "data.image_size":
-        fit = f", {_any_of(config.search.fits)}" if config.search.fits else _FITS[config.data.fit]
-        chosen = f"image size: {_any_of(config.search.sizes) or config.data.image_size} pixels{fit}"
+        chosen = f"image size: {_any_of(search.sizes) or config.data.image_size} pixels"
+        if search.fits and not search.sizes:
+            chosen += f" ({reason})"
+        chosen += f", {_any_of(search.fits)}" if search.fits else _FITS[config.data.fit]
+        reason = _how_compared(config) if search.sizes or search.fits else reason
+    elif choice.option == "mode":
+        tried = [
+            "linear",
+            "all of the network",
+            *([f"{search.from_nothing} from nothing"] if search.from_nothing else []),
+        ]
+        chosen = f"training: {_any_of(tried) if search.finetuning else choice.value}"
+        reason = "compared on training images held out, where the time allows" if search.finetuning else reason
     elif choice.option == "recipe":
         recipe = load_recipe(config.recipe).config if config.recipe in list_recipes() else None
         is_published = recipe is None or recipe["stage1"]["loss"]["name"] == first.loss.name
@@ -217,8 +230,15 @@ def _sentence(choice: Choice, config: RunConfig) -> str:
         retrained = f" and {second.epochs} of the classifier alone" if second.epochs else ""
         chosen = f"length: {first.epochs} epoch{'s' * (first.epochs != 1)}{retrained}, batches of {first.batch_size}"
     else:
-        chosen = f"{'training' if choice.option == 'mode' else choice.option}: {choice.value}"
-    return f"{chosen} ({choice.reason or 'yours'})"
+        chosen = f"{choice.option}: {choice.value}"
+    return f"{chosen} ({reason})"
+
+
+def _how_compared(config: RunConfig) -> str:
+    """Say what networks, sizes and fits are compared on, and within which time."""
+    limit = config.training.time_limit
+    within = "" if limit is None else f", as far as a limit of {duration_text(limit)} allows"
+    return f"compared on at most {config.search.images:,} training images{within}"
 
 
 def _any_of(values: Sequence[str] | Sequence[int]) -> str:

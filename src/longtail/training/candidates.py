@@ -15,7 +15,7 @@ from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
 from longtail.models.heads import StandardizedHead
 from longtail.models.model import LongTailModel
-from longtail.run.portfolio import CandidateResult, Portfolio
+from longtail.run.portfolio import NOTHING_TRIED, CandidateResult, Portfolio
 from longtail.training.parallel_heads import HeadPlan
 
 FALLBACK: Final = "logit-adjustment"
@@ -55,7 +55,7 @@ class Candidate:
     retraining: HeadPlan | None = None
 
 
-def candidates(num_features: int, images: int) -> list[Candidate]:
+def candidates(num_features: int, images: int, head: str = "auto") -> list[Candidate]:
     """Return what is tried, the simpler ones first, each with more and with less regularization.
 
     The first strength of each is the safer one where nothing tells them apart: a weaker one where each feature has ten
@@ -73,6 +73,7 @@ def candidates(num_features: int, images: int) -> list[Candidate]:
     Args:
         num_features: Feature size D.
         images: Training images N.
+        head: The kind of classifier, ``linear`` or ``cosine``; any where ``auto``.
 
     Example:
         >>> tried = candidates(1280, 2_500)
@@ -82,14 +83,35 @@ def candidates(num_features: int, images: int) -> list[Candidate]:
     result = []
     strengths = (0.3, 0.1, 0.03) if images >= _ENOUGH * num_features else (0.1, 0.03, 0.3)
     for name, loss, options, second in _METHODS:
-        head = "cosine" if name.startswith("cosine") else loss_class(loss).head
-        for rate in strengths if head == "linear" else (0.1, 0.01):
+        kind = "cosine" if name.startswith("cosine") else loss_class(loss).head
+        for rate in strengths if kind == "linear" else (0.1, 0.01):
             lr = rate / np.sqrt(num_features)
             decay = 0.004 / lr if rate == 0.03 else 0.0
-            plan = HeadPlan(loss, head, float(lr), float(decay), resolve_auto(loss, options, on_features=True))
+            plan = HeadPlan(loss, kind, float(lr), float(decay), resolve_auto(loss, options, on_features=True))
             retraining = None if second is None else replace(plan, lr=plan.lr / RETRAINING, options=second)
             result.append(Candidate(name, plan, retraining))
-    return result
+    return [each for each in result if head in ("auto", each.plan.head)]
+
+
+def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: str = "auto") -> Candidate:
+    """Return the chosen classifier; the first of the candidates where nothing could be tried.
+
+    Args:
+        portfolio: The choice.
+        num_features: Feature size D.
+        images: Training images N.
+        head: The kind of classifier, as for :func:`candidates`.
+
+    Example:
+        >>> from longtail.run.portfolio import NOTHING_TRIED
+        >>> [classifier_of(NOTHING_TRIED, 1280, 50, head).name for head in ("auto", "cosine")]
+        ['logit-adjustment', 'cosine cross-entropy']
+    """
+    tried = candidates(num_features, images, head)
+    if not portfolio.candidates:
+        return tried[0]
+    choice = portfolio.choice
+    return next(each for each in tried if (each.name, each.plan.lr) == (choice.name, choice.lr))
 
 
 def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
@@ -156,8 +178,7 @@ def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -
         >>> with_fallback(RunConfig(), 1280, 50, "too few images can be held out").stage1.loss.name
         'logit-adjustment'
     """
-    kinds = ("linear", "cosine") if config.model.head == "auto" else (config.model.head,)
-    plan = next(each.plan for each in candidates(num_features, images) if each.plan.head in kinds)
+    plan = classifier_of(NOTHING_TRIED, num_features, images, config.model.head).plan
     stage = replace(
         _stage(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
     )

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import groupby
 
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.dataset import ImageData
+from longtail.formatting import duration_text
 from longtail.models.candidate_networks import accepted_size
+from longtail.run.portfolio import NOTHING_TRIED
 from longtail.run.search import Presentation
-from longtail.training.candidates import FALLBACK, candidates
+from longtail.training.candidates import candidates, classifier_of
+from longtail.training.contest import Contest
 from longtail.training.engine import Engine
-from longtail.training.finetuning import measure_training_rate
+from longtail.training.finetuning import MOST_FINETUNING, TRIAL_SHARE, measure_training_rate
+from longtail.training.network_trials import (
+    FEWEST_EPOCHS,
+    FEWEST_FROM_NOTHING,
+    MOST_FROM_NOTHING,
+    plan_from_nothing,
+)
 from longtail.training.prepared_data import describe_data, prepare_data
-from longtail.training.presentation import Contest
+from longtail.training.presentation import largest_in_time
 from longtail.training.setup import make_network
-from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit, duration_text
+from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit
 
 
 def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | None = None) -> list[str]:
@@ -32,19 +42,19 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     describe_data(prepared, config.data.source, reporter)
     engine, limit = Engine(config.training), config.training.time_limit
     contest = Contest(config, prepared, engine, reporter, {"features": 0.0}, TimeLimit(limit))
-    lines, seconds, comparing = list[str](), 0.0, 0.0
-    if config.is_on_features_through(min(config.stages)):
+    lines, seconds, frozen = list[str](), 0.0, config.is_on_features_through(min(config.stages))
+    if frozen:
         contest.require_time()
+        planned = _considered(contest)
         lines.append("network and images:")
-        for presentation in _considered(contest):
-            setup = contest.set_up(presentation)
-            needed = contest.seconds_of_run(presentation, setup)
-            late = "" if needed <= contest.limit.left else ": no time for it"
+        for presentation, is_in_time in planned.items():
+            needed = contest.seconds_of_run(presentation)
+            late = "" if is_in_time else ": no time to compare it"
             lines.append(f"  {presentation}: about {duration_text(needed)} in all{late}")
             seconds = max(seconds, needed)
-            comparing += len(contest.sample) * contest.seconds_per_image(presentation, setup)
-        seconds += comparing if contest.several else 0.0
-        lines += _classifiers(contest, setup.model.num_features)
+        compared = [each for each, is_in_time in planned.items() if is_in_time]
+        seconds += sum(map(contest.seconds_for_sample, compared)) if len(compared) > 1 else 0.0
+        lines += _classifiers(contest, contest.set_up(contest.first).model.num_features)
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if through:
         model, batch = make_network(config, prepared.counts, reporter).to(engine.device), through[0].batch_size
@@ -52,37 +62,70 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
         passes = sum(stage.epochs * stage.epoch_share for stage in through)
         images = len(prepared.data.splits["train"])
         lines.append(f"training through the network: {rate:.3g} images/s, {passes:g} passes over {images:,} images")
-        seconds += RESERVE + MARGIN * passes * images / rate
-    if config.search.finetuning:
-        lines.append("the whole network: tried if the limit leaves time for an epoch, taken if it wins")
-    if config.search.from_nothing:
-        lines.append(f"{config.search.from_nothing} from nothing: tried in the same way, as the images are tiny")
+        seconds += 0.0 if frozen else RESERVE + MARGIN * passes * images / rate
+    lines += _whole_networks(contest)
     folds = config.data.folds if config.data.is_cross_validation else 1
     expected = f"about {duration_text(folds * seconds)}" if limit is None else f"at most {duration_text(limit)}"
     return [*lines, f"expected: {expected}{f' for {folds} folds' if folds > 1 else ''}"]
 
 
-def _considered(contest: Contest) -> list[Presentation]:
-    """Return what is compared: sizes first; other fits and networks at the best of them, here at the largest."""
-    sizes = [replace(contest.first, size=size) for size in contest.sizes]
-    fits = [replace(sizes[-1], fit=fit) for fit in contest.fits[1:]]
-    others = [
-        replace(sizes[-1], network=network, size=accepted_size(network, sizes[-1].size))
-        for network in contest.networks[1:]
-    ]
-    return sizes + fits + others
+def _considered(contest: Contest) -> dict[Presentation, bool]:
+    """Return what is compared, and whether there is time for each.
+
+    Sizes come first; other fits and networks are compared at the best of them, here at the largest in time.
+    """
+    if not (contest.several and contest.can_compare):
+        return {largest_in_time(contest): True}
+    considered, spent, largest = dict[Presentation, bool](), 0.0, contest.first
+
+    def consider(presentation: Presentation, within: float = math.inf) -> float:
+        """Add a presentation; return the seconds that judging it takes."""
+        considered[presentation] = contest.has_time_for(presentation, within, before=spent)
+        return contest.seconds_for_sample(presentation) if considered[presentation] else 0.0
+
+    for size in contest.sizes:
+        shown = replace(contest.first, size=size)
+        spent += consider(shown)
+        largest = shown if considered[shown] else largest
+    for fit in contest.fits[1:]:
+        spent += consider(replace(largest, fit=fit))
+    for network in contest.networks[1:]:
+        other = replace(largest, network=network, size=accepted_size(network, largest.size))
+        spent += consider(other, contest.for_another_network)
+    return considered
 
 
 def _classifiers(contest: Contest, num_features: int) -> list[str]:
     """List the classifiers that are compared, with the time that takes; empty where one was named."""
     if not contest.config.is_to_be_chosen:
         return []
-    if not contest.has_time_to_choose:
-        return [f"classifier: {FALLBACK}, as there is no time to choose one"]
-    tried = candidates(num_features, contest.prepared.counts.total)
+    images, head = contest.prepared.counts.total, contest.config.model.head
+    if contest.expected_hindrance:
+        usual = classifier_of(NOTHING_TRIED, num_features, images, head)
+        return [f"classifier: {usual.plan.loss}, as {contest.expected_hindrance}"]
+    tried = candidates(num_features, images, head)
     named = [(name, len(list(group))) for name, group in groupby(each.name for each in tried)]
-    total, duration = sum(count for _, count in named), duration_text(contest.seconds_to_choose(num_features))
+    duration = duration_text(contest.seconds_to_choose(num_features))
     return [
-        f"classifiers: {total}, compared for about {duration}",
+        f"classifiers: {len(tried)}, compared for about {duration}",
         *(f"  {name}, {count} strengths of regularization" for name, count in named),
     ]
+
+
+def _whole_networks(contest: Contest) -> list[str]:
+    """Say how long whole networks would be trained in the time that is left, by measured rates; empty if none are."""
+    search, images = contest.config.search, contest.training_images
+    if not (search.finetuning and contest.can_compare):
+        return []
+    left = contest.kept_for_finetuning or contest.limit.left - contest.seconds_of_run(contest.first)
+    rates = {f"the whole network at {contest.first.size} px": (contest.training_rate(contest.first), FEWEST_EPOCHS)}
+    if search.from_nothing:
+        plan = plan_from_nothing(contest, contest.config)
+        rates[f"{plan.presentation} from nothing"] = (plan.rate, FEWEST_FROM_NOTHING)
+    lines = []
+    for title, (rate, fewest) in rates.items():
+        most = MOST_FINETUNING if fewest == FEWEST_EPOCHS else MOST_FROM_NOTHING
+        epochs = min((1 - TRIAL_SHARE) * left * rate / images, most)
+        length = f"about {epochs:.2g} epochs after a trial, taken if it wins"
+        lines.append(f"{title}, {rate:.3g} images/s: {length if epochs >= fewest else 'no time for it'}")
+    return lines

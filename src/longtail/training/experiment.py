@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from longtail.models.heads import StandardizedHead, build_head
 from longtail.models.inference_engine import choose_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import METRICS_FILE, stage_name, write_config
+from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name, write_config
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
@@ -33,13 +33,14 @@ from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
 from longtail.training.candidates import adjust_head
+from longtail.training.contest import Contest
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs, TrainingInputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
 from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.network_trials import TrialRun, try_whole_networks
+from longtail.training.network_trials import TrialRun, TrialWatch, try_whole_networks
 from longtail.training.prepared_data import (
     describe_data,
     make_decoder,
@@ -48,7 +49,7 @@ from longtail.training.prepared_data import (
     require_trainable_stream,
     run_facts,
 )
-from longtail.training.presentation import Contest, choose_presentation
+from longtail.training.presentation import choose_presentation
 from longtail.training.run_state import compose_state, continue_stage, progress_of
 from longtail.training.setup import set_up
 from longtail.training.sharding import collect
@@ -72,19 +73,6 @@ from longtail.training.time_estimate import (
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
-
-
-class _Watch(Callback):
-    """Stops a trial when the user asks to, and moves a bar in its last stage."""
-
-    def __init__(self, stop: Callable[[], object], bar: Bar, stage: int) -> None:
-        self.stop, self.bar, self.stage = stop, bar, stage
-
-    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
-        del progress
-        self.stop()
-        if stage.index == self.stage:
-            self.bar.tick()
 
 
 class Experiment(Callback):
@@ -282,7 +270,7 @@ class Experiment(Callback):
             self.seconds["choosing"] += time.perf_counter() - begun
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
-            if before.search.finetuning and search is not None and portfolio.candidates:
+            if before.search.finetuning and search is not None:
                 config, trials, more = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
                 more = more[:1].upper() + more[1:] if search.more_time else more
                 search = replace(search, trials=trials, more_time=f"{search.more_time} {more}".strip())
@@ -311,7 +299,7 @@ class Experiment(Callback):
         steps = stage.epochs * count_batches(int(len(data.splits["train"]) * stage.epoch_share), stage.batch_size)
         title = f"trial of {config.model.name}"
         with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar(title, steps) as bar:
-            watch = _Watch(self.stop_if_asked, bar, last)
+            watch = TrialWatch(self.stop_if_asked, bar, last)
             silent = Reporter(quiet=True)
             trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
             trial.guard = self.guard
@@ -457,12 +445,16 @@ class Experiment(Callback):
     # --- evaluate ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, index: int) -> None:
-        """Evaluate the network on the validation and test splits after a stage, and report the figures."""
+        """Evaluate the network on its splits after a stage, and report the figures.
+
+        The stages of a recipe are tested one by one, those of a choice once, at the end.
+        """
         last = index == self.last_stage
+        is_tested = last or not (self.out / PORTFOLIO_FILE).is_file()
         results: dict[str, Evaluation] = {
             name: self._measure(name, self.model, index, keep_predictions=last and name == "test")
             for name in ("validation", "test")
-            if name in self.inputs
+            if name in self.inputs and (is_tested or name != "test")
         }
         self.record.stage_results[f"stage{index}"] = {
             name: {key: value for key, value in result.summary.items() if key != "per_class"}

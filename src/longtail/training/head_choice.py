@@ -7,10 +7,10 @@ from longtail.config.schema import RunConfig
 from longtail.models.model import LongTailModel
 from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
 from longtail.training.candidates import with_choice, with_fallback
+from longtail.training.contest import Contest
 from longtail.training.frozen_features import StoredFeatures
-from longtail.training.portfolio import LONGEST_CHOICE, can_choose, choose_classifier, steps_to_choose
-from longtail.training.presentation import Contest
-from longtail.training.time_estimate import RESERVE, duration_text
+from longtail.training.portfolio import choose_classifier, steps_to_choose
+from longtail.training.time_estimate import RESERVE
 
 
 def choose_head(
@@ -30,10 +30,8 @@ def choose_head(
     prepared, reporter = contest.prepared, contest.reporter
     labels, seed = prepared.data.splits["train"].labels, config.training.seed
     within = contest.limit.left - RESERVE - contest.seconds_to_evaluate
-    seconds = contest.seconds_to_choose(model.num_features)
-    enough = can_choose(labels, prepared.counts, contest.units, seed)
-    if not enough or seconds > min(LONGEST_CHOICE, within):
-        why = f"choosing one would take about {duration_text(seconds)}" if enough else "too few images can be held out"
+    why = contest.hindrance(model.num_features, within)
+    if why:
         changed = complete(with_fallback(config, model.num_features, len(labels), why))
         reporter.say(f"classifier: {changed.stage1.loss.name}, as {why}")
         return changed, NOTHING_TRIED

@@ -15,7 +15,8 @@ from longtail.config.build import build
 from longtail.config.recipes import base_config
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
-from longtail.config.stage import FINETUNING, StageConfig
+from longtail.config.stage import StageConfig
+from longtail.console import Bar
 from longtail.data.dataset import ImageData
 from longtail.data.splits import fold_numbers
 from longtail.errors import LongtailError, first_line
@@ -23,11 +24,13 @@ from longtail.models.candidate_networks import accepted_size
 from longtail.models.model import build_model
 from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import Presentation, WholeNetworkResult
+from longtail.training.candidates import classifier_of
+from longtail.training.contest import Contest, with_presentation
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, finetune_stage, measure_training_rate
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import TAUS, HeldOut, Judgment, bootstrap_draws, compare
-from longtail.training.portfolio import judge_choice
-from longtail.training.presentation import Contest, with_presentation
+from longtail.training.loop import Callback, Progress, StageRun
+from longtail.training.portfolio import judge_candidate
 from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
 
 HELD_OUT: Final = 5  # number of folds, one of which is judged
@@ -52,6 +55,20 @@ class TrialRun:
 
     logits: Tensor
     images_per_second: float
+
+
+class TrialWatch(Callback):
+    """Stops a trial when the user asks to, and moves a bar in its last stage."""
+
+    def __init__(self, stop: Callable[[], object], bar: Bar, stage: int) -> None:
+        self.stop, self.bar, self.stage = stop, bar, stage
+
+    def on_step_end(self, stage: StageRun, progress: Progress) -> None:
+        """Look whether to stop, and move the bar."""
+        del progress
+        self.stop()
+        if stage.index == self.stage:
+            self.bar.tick()
 
 
 @dataclass(frozen=True)
@@ -102,11 +119,10 @@ def plan_finetuning(contest: Contest, chosen: Presentation) -> list[Plan]:
     for size in sorted(sizes, reverse=True):
         presentation = replace(chosen, size=size)
         setup = contest.set_up(presentation)
-        rate = measure_training_rate(setup.model, size, FINETUNING.batch_size)
+        stage = contest.config.finetune
+        rate = measure_training_rate(setup.model, size, stage.batch_size, stage=stage)
         # Features of all images at this size, and the evaluation of a network that has changed.
-        other = (
-            contest.images * contest.seconds_per_image(presentation, setup) + contest.evaluated * FORWARD_SHARE / rate
-        )
+        other = contest.images * contest.seconds_per_image(presentation) + contest.evaluated * FORWARD_SHARE / rate
         plans.append(Plan(presentation, rate, (contest.limit.left - RESERVE) / MARGIN - other))
     return plans
 
@@ -206,7 +222,7 @@ def try_whole_networks(
     Args:
         contest: What was compared, with the time that is left.
         config: The configuration that trains the chosen classifier.
-        portfolio: The choice.
+        portfolio: The choice; where none could be made, the classifier of the configuration is the usual one.
         stored: Features of the training images, as the frozen network is shown them.
         train: Trains a configuration on the training split of images, and answers to those of the test split.
 
@@ -222,18 +238,23 @@ def try_whole_networks(
     attempts, more = find_attempts(contest, config)
     if not attempts:
         return config, (), more
-    frozen = judge_choice(
-        portfolio,
+    metric, seed = config.training.metric, config.training.seed
+    frozen = judge_candidate(
+        classifier_of(portfolio, stored.features.shape[-1], len(split), config.model.head),
         stored.features[0].cpu(),
         stored.labels.cpu(),
         contest.prepared.counts,
         contest.prepared.groups,
         held,
+        epochs=config.stage1.epochs,
+        batch_size=config.stage1.batch_size,
+        metric=metric,
         units=units,
+        seed=seed,
         stop=contest.stop,
     )
-    draws = bootstrap_draws(held, units, portfolio.seed)
-    out = HeldOut(split.labels[held], contest.prepared.counts, contest.prepared.groups, portfolio.metric, draws)
+    draws = bootstrap_draws(held, units, seed)
+    out = HeldOut(split.labels[held], contest.prepared.counts, contest.prepared.groups, metric, draws)
     splits = {"train": split.select(rest), "test": split.select(held)}
     data = ImageData(contest.prepared.data.source, contest.prepared.data.classes, splits)
     trials: list[Trial] = []
@@ -251,7 +272,7 @@ def try_whole_networks(
     _, best = compare([frozen, *(each.judgment for each in trials)])
     results = tuple(each.result(frozen, len(held), taken=number == best) for number, each in enumerate(trials, start=1))
     for each, result in zip(trials, results, strict=True):
-        contest.reporter.say(_describe(each.attempt.title, result, portfolio))
+        contest.reporter.say(_describe(each.attempt.title, result, METRIC_WORDS[metric]))
     if best == 0:
         return config, results, more
     return _go_on(contest, config, trials[best - 1], len(rest), len(held)), results, LONGER
@@ -276,12 +297,15 @@ def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: 
     values: dict[str, str | int] = {
         "model.name": config.model.name,
         "data.image_size": config.data.image_size,
-        "mode": config.mode,
+        "mode": "linear, then all of the network" if config.finetune.epochs else config.mode,
+        "recipe": config.recipe,
     }
+    if not config.finetune.epochs:
+        values["stage1.epochs"] = config.stage1.epochs
     reason = f"won on {held:,} training images held out"
     reasons = [
         replace(each, value=values[each.option], reason=reason)
-        if not isinstance(each, str) and each.by == "auto" and each.option in values
+        if not isinstance(each, str) and each.by == "auto" and values.get(each.option, each.value) != each.value
         else each
         for each in config.reasons
     ]
@@ -291,7 +315,7 @@ def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: 
 def finetuned(config: RunConfig, plan: Plan, images: int, seconds: float) -> RunConfig:
     """Return a configuration that trains the chosen classifier and then the whole network for some time."""
     config = with_presentation(config, plan.presentation)
-    stage = finetune_stage(config.last_stage, images, seconds, plan.rate)
+    stage = finetune_stage(config.last_stage, images, seconds, plan.rate, config.finetune)
     return complete(replace(config, finetune=stage))
 
 
@@ -318,9 +342,9 @@ def _for_trial(config: RunConfig) -> RunConfig:
     return replace(config, data=data, model=model, training=training)
 
 
-def _describe(title: str, result: WholeNetworkResult, portfolio: Portfolio) -> str:
+def _describe(title: str, result: WholeNetworkResult, metric: str) -> str:
     return (
-        f"{title}, {result.presentation}, {result.epochs:.3g} epochs: {METRIC_WORDS[portfolio.metric]} "
+        f"{title}, {result.presentation}, {result.epochs:.3g} epochs: {metric} "
         f"{100 * result.score:.1f}% on {result.images:,} training images held out, {100 * result.frozen_score:.1f}% "
         f"with the network frozen ({100 * result.gain:+.1f} \u00b1 {100 * result.gain_error:.1f}): "
         f"{'taken' if result.taken else 'left out'}"

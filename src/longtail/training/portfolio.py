@@ -33,10 +33,10 @@ _FINALISTS: Final = 8
 _FEWEST_ROWS: Final = 30
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
-"""Seconds; a choice that takes longer is not made."""
+"""Seconds; a choice that takes longer is not made where no time limit says how long it may take."""
 
 
-def seconds_to_choose(images: int, features: int, classes: int) -> float:
+def seconds_to_choose(images: int, features: int, classes: int, head: str = "auto") -> float:
     """Estimate the seconds of a choice on two cores: a step takes as long as the weights of all candidates are many.
 
     Measured: 11 s for 2,547 x 1,280 features of 23 classes, and 59 s for 25,000 x 1,280 of 121. On one core 62 s for
@@ -47,7 +47,7 @@ def seconds_to_choose(images: int, features: int, classes: int) -> float:
         [68, 17, 16]
     """
     epochs, batch_size = feature_schedule(images)
-    tried = len(candidates(features, images))
+    tried = len(candidates(features, images, head))
     whole = tried * number_of_folds(images) if images < _SMALL else tried / 2 + _FINALISTS * number_of_folds(images)
     return 2.6e-8 * whole * epochs * -(-images // batch_size) * features * classes
 
@@ -162,7 +162,7 @@ def choose_classifier(
     epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(len(labels))
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick)
     first = max(1, epochs // 2)
-    tried = [each for each in candidates(features.shape[1], len(labels)) if head in ("auto", each.plan.head)]
+    tried = candidates(features.shape[1], len(labels), head)
     kept, early = list(range(len(tried))), list[Judged]()
     if len(labels) >= _SMALL:
         early = trial.run(tried, first, folds=1)
@@ -232,39 +232,41 @@ def judge_features(
     return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
 
 
-def judge_choice(
-    portfolio: Portfolio,
+def judge_candidate(
+    candidate: Candidate,
     features: Tensor,
     labels: Tensor,
     counts: ClassCounts,
     groups: Groups,
     held_out: IntArray,
     *,
+    epochs: int,
+    batch_size: int,
+    metric: Metric = "balanced",
     units: IntArray | None = None,
+    seed: int = 0,
     stop: Callable[[], object] = lambda: None,
 ) -> Judgment:
-    """Train the chosen classifier without some images, and judge its answers to these.
+    """Train a classifier without some images, and judge its answers to these.
 
     Args:
-        portfolio: The choice, and how it was trained.
+        candidate: The classifier.
         features: float32 (N, D), of all training images.
         labels: int64 (N,).
         counts: Training images per class.
         groups: Class indices of the shot groups.
         held_out: Rows that are judged, rising.
+        epochs: Epochs of its first stage.
+        batch_size: Images per step.
+        metric: What to judge by, see :func:`choose_classifier`.
         units: Numbers of the images that are drawn together by the bootstrap, shape (N,); None if each image is one.
+        seed: Seed of order, noise and the bootstrap.
         stop: Called after each step; may raise to leave.
     """
     numbers = np.ones(len(labels), dtype=np.int64)
     numbers[held_out] = 0
-    metric, batch_size, seed = portfolio.metric, portfolio.batch_size, portfolio.seed
     trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
-    choice = next(
-        each
-        for each in candidates(features.shape[1], len(labels))
-        if (each.name, each.plan.lr) == (portfolio.choice.name, portfolio.choice.lr)
-    )
-    return trial.run([choice], portfolio.epochs, folds=1)[0].judgment
+    return trial.run([candidate], epochs, folds=1)[0].judgment
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from longtail.counts import ClassCounts
 from longtail.data.loading.loaders import count_batches
 from longtail.device import seeded
 from longtail.errors import LongtailError
+from longtail.formatting import duration_text
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
 from longtail.training.finetuning import measure_training_rate, with_length
@@ -60,21 +61,6 @@ class TimeEstimate:
 
     def __str__(self) -> str:
         return f"about {duration_text(self.seconds)}"
-
-
-def duration_text(seconds: float) -> str:
-    """Write a duration in words, in the unit that suits it.
-
-    Example:
-        >>> duration_text(23), duration_text(70), duration_text(660), duration_text(9000)
-        ('20 seconds', 'a minute', '11 minutes', '2.5 hours')
-    """
-    minutes = seconds / 60
-    if minutes < 0.75:
-        return f"{max(10 * round(seconds / 10), 5)} seconds"
-    if minutes < 1.5:
-        return "a minute"
-    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
 @dataclass(frozen=True)
@@ -191,7 +177,8 @@ class TimeKeeper(Callback):
                 continue
             if self.config.is_to_be_chosen:
                 choosing = seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
-                training += relative_slowness() * choosing if choosing <= LONGEST_CHOICE else 0.0
+                is_limited = self.config.training.time_limit is not None
+                training += relative_slowness() * choosing if is_limited or choosing <= LONGEST_CHOICE else 0.0
             elif stage.cached_views:
                 training += self._steps(stage) * seconds_per_classifier_step(stage, self.counts, self.model)
         self.tell(TimeEstimate(features, training))
@@ -355,8 +342,8 @@ def fit_to_limit(
     whole = MARGIN * images["train"] * epochs / rate + forward * validations * images.get("validation", 0)
     fixed = forward * (evaluated * len(stages) + max(stage.cached_views for stage in stages) * images["train"])
     share = min((limit.left - RESERVE - fixed) / whole, 1.0)
-    if share * epochs < 1:
-        shortest = limit.spent + RESERVE + fixed + whole / epochs
+    if share < min(1 / epochs, 1):
+        shortest = limit.spent + RESERVE + fixed + whole * min(1 / epochs, 1)
         linear = "" if stages[0].cached_views else "; or --mode linear"
         raise LongtailError(
             f"--time-limit {limit.seconds:.0f}s is too short for an epoch of {images['train']:,} images on this "
