@@ -10,7 +10,7 @@ import pytest
 from torch.distributed import DistStoreError, HashStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from longtail.training.rendezvous import fresh_store, init_method
+from longtail.training.rendezvous import INIT_METHOD, fresh_store, long_work
 
 SOON = timedelta(seconds=30)
 
@@ -38,15 +38,12 @@ def test_who_comes_late_is_not_taken_for_who_was_there_before() -> None:
 
 
 def test_under_torchrun_the_store_of_its_agent_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert init_method() is None
     agent = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     agent.set("default_pg/address", "old")
     variables = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": agent.port}
     for name, value in (variables | {"TORCHELASTIC_USE_AGENT_STORE": True}).items():
         monkeypatch.setenv(name, str(value))
-    url = init_method()
-    assert url is not None
-    store, rank, world_size = next(rendezvous(url, timeout=SOON))
+    store, rank, world_size = next(rendezvous(INIT_METHOD, timeout=SOON))
     assert (rank, world_size, store.check(["default_pg/address"])) == (0, 1, False)
     assert agent.check(["here/0"])
 
@@ -56,3 +53,16 @@ def test_who_does_not_come_is_named() -> None:
         fresh_store(HashStore(), 0, 3, timedelta(seconds=0))
     with pytest.raises(DistStoreError):
         fresh_store(HashStore(), 1, 3, timedelta(seconds=0.05))
+
+
+def test_processes_wait_for_one_that_works_and_not_for_one_that_is_silent() -> None:
+    store, timeout = HashStore(), timedelta(seconds=2)
+
+    def work(seconds: float) -> None:
+        with long_work(store, 2, timeout):
+            time.sleep(seconds)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, (3.0, 0.0)))  # of which the second one would be waiting in vain after two
+    with pytest.raises(DistStoreError, match="sign of life"), long_work(HashStore(), 2, timedelta(seconds=0.2)):
+        pass

@@ -19,7 +19,7 @@ from longtail.config.build import seconds_of
 from longtail.config.schema import TrainingConfig
 from longtail.device import compile_mode_options, fast_precision, on_cpu
 from longtail.errors import LongtailError
-from longtail.training.rendezvous import init_method
+from longtail.training.rendezvous import INIT_METHOD, long_work, store_of_work
 from longtail.training.synced_batch_norm import SyncedBatchNorm
 
 Made = TypeVar("Made")
@@ -165,8 +165,8 @@ class Engine(LocalEngine):
         AcceleratorState._reset_state(reset_partial_state=False)
         precision = fast_precision(config.device) if config.precision == "auto" else config.precision
         mixed = "no" if precision == "fp32" else precision
-        wait = timedelta(seconds=seconds_of(config.timeout, "--training.timeout"))
-        group = InitProcessGroupKwargs(init_method=init_method(), timeout=wait)
+        self._timeout = timedelta(seconds=seconds_of(config.timeout, "--training.timeout"))
+        group = InitProcessGroupKwargs(init_method=INIT_METHOD, timeout=self._timeout)
         try:
             # accelerate joins several processes on CPUs only where it is told that CPUs are meant.
             self.accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu(config.device), kwargs_handlers=[group])
@@ -211,8 +211,13 @@ class Engine(LocalEngine):
         """Return an object of every process, by rank."""
         return list(gather_object([values])) if self.world_size > 1 else [values]
 
+    def _long_work(self) -> AbstractContextManager[None]:
+        """A block of work that takes the processes differently long, at whose end they wait for each other."""
+        store = store_of_work()
+        return nullcontext() if store is None else long_work(store, self.world_size, self._timeout)
+
     def from_main(self, make: Callable[[], Made]) -> Made:
-        """Make something in the main process, for all of them.
+        """Make something in the main process, for all of them; they wait for as long as it works.
 
         Args:
             make: Called in the main process.
@@ -228,11 +233,12 @@ class Engine(LocalEngine):
             return make()
         made: Made | None = None
         problem: Exception | None = None
-        if self.is_main:
-            try:
-                made = make()
-            except (LongtailError, OSError) as error:
-                problem = error
+        with self._long_work():
+            if self.is_main:
+                try:
+                    made = make()
+                except (LongtailError, OSError) as error:
+                    problem = error
         made, said = self.gather((made, problem and str(problem)))[0]
         if problem is not None:
             raise problem
@@ -257,13 +263,16 @@ class Engine(LocalEngine):
         """
         if self.world_size == 1:
             return make()
-        try:
-            made = make()
-            ours = dict(facts(made))
-        except (LongtailError, OSError) as error:
-            self.gather({"problem": str(error)})
-            raise
+        problem: Exception | None = None
+        with self._long_work():
+            try:
+                made = make()
+                ours = dict(facts(made))
+            except (LongtailError, OSError) as error:
+                problem, ours = error, {"problem": str(error)}
         tables: list[Mapping[str, str]] = self.gather(ours)
+        if problem is not None:
+            raise problem
         for rank, table in enumerate(tables):
             if "problem" in table:
                 raise LongtailError(f"process {rank} of {self.world_size} failed: {table['problem']}")

@@ -1,43 +1,39 @@
-"""The meeting of the processes that torchrun has started, which it may have started before."""
+"""The store through which the processes of a run meet, and wait for each other while one of them works for long."""
 
 from __future__ import annotations
 
-import os
+import itertools
 import secrets
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 
-from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-SCHEME: Final = "fresh"
-"""Scheme of an ``init_method`` of :func:`torch.distributed.init_process_group` that uses :func:`fresh_store`."""
+_SCHEME: Final = "fresh"
+INIT_METHOD: Final = f"{_SCHEME}://"
+"""How processes meet, for :func:`torch.distributed.init_process_group`: as by ``env://``, in a :func:`fresh_store`.
+
+The agents of torchrun keep one store for all restarts, with what ended processes wrote in it: their addresses too, at
+which a process that is early would look for the others (https://github.com/pytorch/pytorch/issues/135712).
+"""
 _SECONDS_BETWEEN_LOOKS = 0.05
-
-
-def init_method() -> str | None:
-    """Return how this process meets the others, for :func:`torch.distributed.init_process_group`.
-
-    The agents of torchrun keep one store for all restarts, with what ended processes wrote in it: their addresses too,
-    at which a process that is early would look for the others (https://github.com/pytorch/pytorch/issues/135712).
-
-    Example:
-        >>> init_method() is None  # torchrun has not started this process
-        True
-    """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    return f"{SCHEME}://"
+_SIGNS = 20  # of life within a timeout
+_met: list[Store] = []
+_works = itertools.count()
 
 
 def _meet(_: str, timeout: timedelta, **options: Any) -> Iterator[tuple[Store, int, int]]:
     store, rank, world_size = next(rendezvous("env://", timeout=timeout, **options))
-    yield fresh_store(store, rank, world_size, timeout), rank, world_size
+    _met[:] = [fresh_store(store, rank, world_size, timeout)]
+    yield _met[0], rank, world_size
 
 
-register_rendezvous_handler(SCHEME, _meet)  # type: ignore[no-untyped-call]
+register_rendezvous_handler(_SCHEME, _meet)  # type: ignore[no-untyped-call]
 
 
 def fresh_store(store: Store, rank: int, world_size: int, timeout: timedelta) -> Store:
@@ -79,3 +75,62 @@ def fresh_store(store: Store, rank: int, world_size: int, timeout: timedelta) ->
             raise DistStoreError(f"timed out: processes {sorted(missing)} have not come")
         time.sleep(_SECONDS_BETWEEN_LOOKS if missing else 0)
     return PrefixStore(word, store)
+
+
+def store_of_work() -> Store | None:
+    """Return a part of the store for one use of :func:`long_work`, which all processes make in the same order.
+
+    None where the processes have not met by :data:`INIT_METHOD`.
+    """
+    return PrefixStore(f"work/{next(_works)}", _met[0]) if _met else None
+
+
+@contextmanager
+def long_work(store: Store, world_size: int, timeout: timedelta) -> Iterator[None]:
+    """Do work that takes some processes longer than others, then wait until all of them have done theirs.
+
+    Collective operations end with an error after a fixed time; here a process that works gives signs of life.
+
+    Args:
+        store: A part of the store that is used for nothing else.
+        world_size: Number of processes.
+        timeout: Longest wait without a sign of life.
+
+    Raises:
+        DistStoreError: A process has not done its work, and none gives signs of life.
+
+    Example:
+        >>> from torch.distributed import HashStore
+        >>> with long_work(HashStore(), 1, timedelta(seconds=1)):
+        ...     time.sleep(0.01)
+    """
+    worked, everywhere = threading.Event(), threading.Event()
+    heard, failed = 0.0, True
+
+    def tell_and_listen() -> None:  # in a thread of its own, as a store whose process is stopped does not answer
+        nonlocal heard
+        with suppress(DistError):  # the end of this thread says that the store is gone
+            while not worked.wait(timeout.total_seconds() / _SIGNS):
+                store.add("signs", 1)
+            if failed:
+                return
+            store.add("done", 1)
+            signs = 0
+            while store.add("done", 0) < world_size:
+                before, signs = signs, store.add("signs", 0)
+                heard = heard if signs == before else time.monotonic()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            everywhere.set()
+
+    thread = threading.Thread(target=tell_and_listen, daemon=True)
+    thread.start()
+    try:
+        yield
+        failed = False
+    finally:
+        heard = time.monotonic()
+        worked.set()
+    while not everywhere.wait(_SECONDS_BETWEEN_LOOKS):
+        is_silent = not thread.is_alive() or time.monotonic() - heard > timeout.total_seconds()
+        if is_silent and not everywhere.is_set():
+            raise DistStoreError("timed out: another process gives no sign of life")
