@@ -111,7 +111,7 @@ def test_paths_of_a_selection_of_files_are_those_of_its_rows(tmp_path: Path) -> 
     for each in (part, read):
         assert [stored["path"] for _, stored in each.scan()] == [files[1], files[3]]
         assert [label for label, _ in each.scan()] == [1, 0]
-        assert each.files() == ["b.png", "d.png"]
+        assert list(each.files()) == ["b.png", "d.png"]
         assert each.path(1) == files[3]
 
 

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longtail.config.schema import DataConfig
+from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError
 from longtail.run.split_record import find_splits, read_splits, write_splits
@@ -53,8 +55,24 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
     write([(rows[0][0], "ant", "train", 0), *rows[1:-1]])
     restored = find_splits(load_source(source), record)
     assert restored.missing == {"train": ("photos/bee/3.png",)}
-    assert restored.splits["test"].files() == ["photos/ant/0.png", "photos/bee/0.png"]
+    assert list(restored.splits["test"].files()) == ["photos/ant/0.png", "photos/bee/0.png"]
     assert restored.splits["test"].labels.tolist() == [0, 1]
+
+
+def test_many_files_are_found_and_each_place_of_a_file_that_is_listed_again(tmp_path: Path) -> None:
+    files = [f"{tmp_path}/{number:06}.png" for number in range(60_000)]  # so many that their pairs exceed 32 bits
+    labels = np.arange(60_001) % 3
+    train = Split.from_files([*files, files[7]], labels, root=str(tmp_path))
+    data = ImageData("mine", ("a", "b", "c"), {"train": train})
+    odd = np.arange(1, 60_001, 2)
+    splits = {"train": train.select(np.append(odd[::-1], 60_000)), "test": train.select([4, 2])}
+    write_splits(tmp_path, splits, data, {"train": "train", "test": "train"})
+    record = read_splits(tmp_path)
+    assert record is not None
+    restored = find_splits(data, record)
+    assert (restored.missing, restored.emptied, restored.added) == ({}, (), 0)
+    for name, split in splits.items():
+        assert restored.splits[name].origin_rows.tolist() == split.origin_rows.tolist()
 
 
 def test_a_record_of_something_else_is_damaged(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
+from longtail.data.columns import arrow_column, text_column
 from longtail.data.decode import decode
 from longtail.data.square import Square, read_square
 from longtail.errors import LongtailError, UnreadableImageError, listed, nearest
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     from PIL import Image
 
 Severity = Literal["error", "warning", "note"]
@@ -79,7 +81,8 @@ class Split:
         rows: Columns ``image`` (bytes and path, undecoded), ``label`` (int64), and further columns of the source.
         root: Folder of the file paths in :meth:`fingerprint` and :meth:`files`; empty for embedded images.
         origin: Row numbers in the source, shape (N,), preserved by :meth:`select`; None means 0 .. N-1.
-        paths: Path of each image, where all are files: reading them from the rows takes far longer.
+        paths: Paths by the row numbers of the source, where all its images are files. Selections share them, and
+            reading one from the rows takes far longer.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
@@ -90,7 +93,7 @@ class Split:
     rows: datasets.Dataset
     root: str = ""
     origin: IntArray | None = field(default=None, repr=False)
-    paths: Sequence[str] | None = field(default=None, repr=False)
+    paths: pa.ChunkedArray | None = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -117,7 +120,7 @@ class Split:
         return cls(rows)
 
     @classmethod
-    def from_files(cls, paths: Sequence[str], labels: Sequence[int] | IntArray, root: str = "") -> Split:
+    def from_files(cls, paths: Iterable[str], labels: Sequence[int] | IntArray, root: str = "") -> Split:
         """Build a split from image files.
 
         Args:
@@ -126,10 +129,12 @@ class Split:
             root: Folder that :meth:`fingerprint` and :meth:`files` name the files from.
         """
         import datasets
+        import pyarrow as pa
 
-        features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
-        rows = datasets.Dataset.from_dict({"image": paths, "label": labels}, features=features)
-        return cls(rows, root=root, paths=list(paths))
+        stored = text_column(paths)
+        table = pa.table({"image": stored, "label": pa.array(labels, pa.int64())})
+        rows = datasets.Dataset(datasets.table.InMemoryTable(table)).cast_column("image", datasets.Image(decode=False))
+        return cls(rows, root=root, paths=stored)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -137,7 +142,7 @@ class Split:
     @cached_property
     def labels(self) -> IntArray:
         """Class indices, shape (N,), read-only."""
-        values = np.asarray(self.column("label"), dtype=np.int64)
+        values = np.asarray(arrow_column(self.rows, "label").to_numpy(), dtype=np.int64)
         values.flags.writeable = False
         return values
 
@@ -165,7 +170,8 @@ class Split:
             LongtailError: There is no such column; the nearest one is named.
         """
         self.require(name)
-        return column_values(self.rows, name)
+        values: list[object] = arrow_column(self.rows, name).to_pylist()
+        return values
 
     def require(self, name: str) -> None:
         """Check that there is a column of that name.
@@ -179,7 +185,7 @@ class Split:
     def encoded(self, index: int) -> Encoded:
         """Return the stored form of one image: ``{"bytes": ..., "path": ...}``."""
         if self.paths is not None:
-            return {"bytes": None, "path": self.paths[index]}
+            return {"bytes": None, "path": self.paths[self.origin_row(index)].as_py()}
         stored: Encoded | None = self._stored[int(index)].column(0)[0].as_py()
         return stored or {"bytes": None, "path": None}
 
@@ -214,7 +220,7 @@ class Split:
         return self._name(self.encoded(index), index)
 
     def _name(self, stored: Encoded, index: int) -> str:
-        return stored["path"] or f"row {self.origin_rows[index]}"
+        return stored["path"] or f"row {self.origin_row(index)}"
 
     def _content(self, index: int) -> tuple[bytes | str, str]:
         """Return the encoded bytes or the path of one image, and its name."""
@@ -230,11 +236,14 @@ class Split:
         """Row numbers in the source, shape (N,)."""
         return np.arange(len(self), dtype=np.int64) if self.origin is None else self.origin
 
+    def origin_row(self, index: int) -> int:
+        """Return the row number of one image in the source."""
+        return int(index if self.origin is None else self.origin[index])
+
     def select(self, indices: Sequence[int] | IntArray) -> Split:
         """The rows at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        paths = None if self.paths is None else [self.paths[row] for row in chosen.tolist()]
-        part = replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen], paths=paths)
+        part = replace(self, rows=self.rows.select(chosen), origin=self.origin_rows[chosen])
         if "labels" in vars(self):  # they are known, and reading those of a selection takes far longer
             labels = vars(part)["labels"] = self.labels[chosen]
             labels.flags.writeable = False
@@ -266,7 +275,7 @@ class Split:
     def scan(self) -> Iterator[tuple[int, Encoded]]:
         """Yield every row's label and stored image in order, in constant memory."""
         if self.paths is not None:
-            for label, path in zip(self.labels.tolist(), self.paths, strict=True):
+            for label, (path, _) in zip(map(int, self.labels), self.stored_paths(), strict=True):
                 yield label, {"bytes": None, "path": path}
             return
         for batch in self.rows.select_columns(["image", "label"]).with_format("arrow").iter(batch_size=256):
@@ -274,14 +283,15 @@ class Split:
             for label, stored in zip(batch.column("label").to_pylist(), images, strict=True):
                 yield label, stored or {"bytes": None, "path": None}
 
-    def files(self) -> list[str | None]:
-        """Return the path of each image relative to the source; None for an embedded image.
+    def files(self) -> Iterator[str | None]:
+        """Iterate over the path of each image relative to the source; None for an embedded image.
 
         Example:
-            >>> Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files()
+            >>> list(Split.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]).files())
             [None, None]
         """
-        return [None if path is None or embedded else self._relative(path) for path, embedded in self.stored_paths()]
+        stored = self.stored_paths()
+        return (None if path is None or embedded else self._relative(path) for path, embedded in stored)
 
     def places(self) -> list[str]:
         """Return a name for each image: its path as in :meth:`files`, the name it was embedded with, or its row.
@@ -301,14 +311,18 @@ class Split:
         return names
 
     def stored_paths(self) -> Iterator[tuple[str | None, bool]]:
-        """Yield the stored path of each image, and whether the image itself is embedded."""
-        if self.paths is not None:
-            yield from ((path, False) for path in self.paths)
-            return
+        """Iterate over the stored path of each image, and whether the image itself is embedded."""
+        paths = self.paths
+        if paths is not None:
+            return ((paths[int(row)].as_py(), False) for row in self.origin_rows)
         stored = self.rows.select_columns(["image"]).flatten().with_format("arrow")
-        for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
-            embedded = batch.column("image.bytes").is_valid().to_pylist()
-            yield from zip(batch.column("image.path").to_pylist(), embedded, strict=True)
+
+        def of_batches() -> Iterator[tuple[str | None, bool]]:
+            for batch in stored.iter(batch_size=1024):  # views of the table: no image is copied
+                embedded = batch.column("image.bytes").is_valid().to_pylist()
+                yield from zip(batch.column("image.path").to_pylist(), embedded, strict=True)
+
+        return of_batches()
 
     def _relative(self, path: str) -> str:
         start = self.root + os.sep
@@ -345,12 +359,6 @@ class ImageData:
     def with_splits(self, **splits: Split) -> ImageData:
         """Return the same source with some splits replaced or added."""
         return replace(self, splits={**self.splits, **splits})
-
-
-def column_values(table: datasets.Dataset, name: str) -> list[object]:
-    """Return the values of one column as Python objects."""
-    values: list[object] = table.select_columns([name]).with_format("arrow")[:].column(0).to_pylist()
-    return values
 
 
 def file_size(path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -212,9 +212,10 @@ def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> In
 
 def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
     """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
-    names, files = _files(split), None
-    if names is not None and len(set(names)) < len(names):
-        files = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+    files = None
+    if _may_list_again([split]):
+        names, numbers = np.unique(np.array([*_files(split)]), return_inverse=True)
+        files = numbers.astype(np.int64) if len(names) < len(split) else None
     if groups is None:
         return files
     numbers = group_numbers(split.column(groups))
@@ -295,9 +296,7 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
         >>> {name: len(rows) for name, rows in remaining.items()}, [finding.kind for finding in findings]
         ({'train': 1, 'test': 1}, ['file-in-several-splits', 'file-listed-again'])
     """
-    files = {name: _files(split) for name, split in splits.items()}
-    all_files = list(chain.from_iterable(names for names in files.values() if names is not None))
-    if len(set(all_files)) == len(all_files):
+    if not _may_list_again(splits.values()):
         return dict(splits), []
     labels_of: dict[str, tuple[str, list[int]]] = {}  # file: the split it stays in, and its labels there
     across: list[str] = []
@@ -305,7 +304,10 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     remaining = {}
     for name in (name for name in reversed(SPLIT_NAMES) if name in splits):
         rows = []
-        for row, (file, label) in enumerate(zip(files[name] or [], splits[name].labels.tolist(), strict=False)):
+        if _is_embedded(splits[name]):
+            remaining[name] = splits[name]
+            continue
+        for row, (file, label) in enumerate(zip(_files(splits[name]), splits[name].labels.tolist(), strict=True)):
             home, labels = labels_of.setdefault(file, (name, []))
             if home != name:
                 across.append(file)
@@ -314,8 +316,7 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
             else:
                 labels.append(label)
                 rows.append(row)
-        is_whole = files[name] is None or len(rows) == len(splits[name])
-        remaining[name] = splits[name] if is_whole else splits[name].select(rows)
+        remaining[name] = splits[name] if len(rows) == len(splits[name]) else splits[name].select(rows)
     root = next(iter(splits.values())).root
     disputed = {file: labels for file, (_, labels) in labels_of.items() if len(labels) > 1}
     findings = []
@@ -334,17 +335,27 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     return {name: remaining[name] for name in splits}, findings
 
 
-def _files(split: Split) -> list[str] | None:
-    """Return the file of each row; None if the images are embedded in the table."""
-    if not len(split) or split.encoded(0)["bytes"] is not None:
-        return None
-    files = []
+def _may_list_again(splits: Iterable[Split]) -> bool:
+    """Whether some splits may list a file more than once; not so if hashes, far smaller than paths, all differ."""
+    of_files = [split for split in splits if not _is_embedded(split)]
+    files = chain.from_iterable(map(_files, of_files))
+    hashes = np.fromiter(map(hash, files), np.int64, sum(map(len, of_files)))
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())
+
+
+def _is_embedded(split: Split) -> bool:
+    """Whether the images of a split are in its table; so it counts where there are none."""
+    return not len(split) or split.encoded(0)["bytes"] is not None
+
+
+def _files(split: Split) -> Iterator[str]:
+    """Yield the file of each row."""
     for row, (path, embedded) in enumerate(split.stored_paths()):
         if embedded or path is None:
-            files.append(f"{row}/")  # not a possible file name
+            yield f"{row}/"  # not a possible file name
         else:
-            files.append(os.path.normpath(path) if any(detour in path for detour in DETOURS) else path)
-    return files
+            yield os.path.normpath(path) if any(detour in path for detour in DETOURS) else path
 
 
 def _relative(files: Sequence[str], root: str) -> tuple[str, ...]:

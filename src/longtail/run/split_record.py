@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from longtail.counts import IntArray
+from longtail.data.columns import distinct_values, text_column
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.errors import LongtailError, first_line
-from longtail.files import write_atomically
+from longtail.files import writing
 from longtail.run.layout import SPLITS_FILE
 
 LEFT_OUT: Final = "left out"
@@ -49,40 +51,33 @@ def write_splits(
     Raises:
         LongtailError: The file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *([GROUP] if group_column else [])])
-    listings = {name: _listing(split, group_column) for name, split in source.splits.items()}
-    for name, origin, places in _parts(splits, source.splits, origins):
-        split, (files, groups) = source.splits[origin], listings[origin]
-        numbers, labels = split.origin_rows[places].tolist(), split.labels[places].tolist()
-        for place, row, label in zip(places.tolist(), numbers, labels, strict=True):
-            writer.writerow([name, source.classes[label], files[place] or "", origin, row, *groups[place : place + 1]])
-    write_atomically(run / SPLITS_FILE, text.getvalue().encode())
+    with writing(run / SPLITS_FILE) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *([GROUP] if group_column else [])])
+        for name, origin, part in _parts(splits, source.splits, origins):
+            groups = repeat((), len(part)) if group_column is None else _groups(part, group_column)
+            for label, path, row, group in zip(part.labels, part.files(), part.origin_rows, groups, strict=True):
+                writer.writerow([name, source.classes[label], path or "", origin, row, *group])
+        text.detach()  # written, and not closed
 
 
 def _parts(
     splits: Mapping[str, Split], source: Mapping[str, Split], origins: Mapping[str, str]
-) -> Iterator[tuple[str, str, IntArray]]:
-    """Yield each split of the run with its split of the source and its rows there, then what is left out."""
+) -> Iterator[tuple[str, str, Split]]:
+    """Yield each split of the run with the name of its split of the source, and then what is left out."""
     unused = {name: np.ones(len(split), dtype=np.bool_) for name, split in source.items()}
     for name in (name for name in SPLIT_NAMES if name in splits):
         origin = origins[name]
-        order = np.argsort(source[origin].origin_rows)
-        rows = splits[name].origin_rows
-        places = order[np.searchsorted(source[origin].origin_rows, rows, sorter=order)]
-        unused[origin][places] = False
-        yield name, origin, places
+        unused[origin] &= ~np.isin(source[origin].origin_rows, splits[name].origin_rows)
+        yield name, origin, splits[name]
     for origin, left in unused.items():
-        yield LEFT_OUT, origin, np.flatnonzero(left)
+        yield LEFT_OUT, origin, source[origin].select(np.flatnonzero(left))
 
 
-def _listing(split: Split, group_column: str | None) -> tuple[list[str | None], list[object]]:
-    """The file and the group of each image; no groups without a group column."""
-    if group_column is None:
-        return split.files(), []
-    has_groups = group_column in split.rows.column_names
-    return split.files(), split.column(group_column) if has_groups else [""] * len(split)
+def _groups(split: Split, column: str) -> Iterator[tuple[object]]:
+    """The group of each image, empty where the split has no such column."""
+    return zip(split.column(column) if column in split.rows.column_names else repeat("", len(split)))
 
 
 def read_splits(run: Path) -> pa.Table | None:
@@ -103,10 +98,10 @@ def read_splits(run: Path) -> pa.Table | None:
         quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
         typed = pyarrow.csv.ConvertOptions(column_types=text, include_columns=list(text), strings_can_be_null=False)
         table = pyarrow.csv.read_csv(path, parse_options=quoted, convert_options=typed)
-        rows, names = table["row"].to_numpy(), table["source_split"].to_pylist()
+        rows, (names, numbers) = table["row"].to_numpy(), distinct_values(table["source_split"])
         if table["row"].null_count:
             raise ValueError("a row has no number")
-        places = np.array([SPLIT_NAMES.index(name) for name in names], dtype=np.int64)
+        places = np.array([SPLIT_NAMES.index(str(name)) for name in names], dtype=np.int64)[numbers]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise LongtailError(
             f"{path} is damaged ({first_line(error)}): copy it from the run again, or delete it to divide the source "
@@ -140,63 +135,74 @@ def find_splits(data: ImageData, record: pa.Table) -> FoundSplits:
         data: The source as it is now.
         record: What it was divided into, as :func:`read_splits` returns it.
     """
-    labels, paths, source_splits, source_rows = (record[name].to_pylist() for name in COLUMNS[1:])
-    places = _places(data, paths, source_splits, source_rows)
+    places = _places(data, record)
+    is_here = places >= 0
     splits: dict[str, Split] = {}
     missing: dict[str, tuple[str, ...]] = {}
-    split_of, in_file = record["split"].to_numpy(), np.argsort(record["line"].to_numpy())
+    in_file = np.argsort(record["line"].to_numpy())
     for name in SPLIT_NAMES:
-        lines = in_file[split_of[in_file] == name].tolist()
-        here = [place for line in lines if (place := places[line]) is not None]
-        if here:
-            splits[name] = _selected(data, here)
+        lines = in_file[np.array(pc.equal(record["split"], name))[in_file]]
+        here, gone = lines[is_here[lines]], lines[~is_here[lines]]
+        if len(here):
+            splits[name] = _selected(data, places[here])
         elif name in data.splits and not len(data.splits[name]):
             splits[name] = data.splits[name]  # it was empty before, too
-        gone = [line for line in lines if places[line] is None]
-        if gone:
-            missing[name] = tuple(paths[line] or f"{source_splits[line]} row {source_rows[line]}" for line in gone)
-    left = {label for label, place in zip(labels, places, strict=True) if place is not None}
-    emptied = tuple(label for label in dict.fromkeys(labels) if label not in left)
-    total = sum(map(len, data.splits.values()))
-    return FoundSplits(splits, missing, emptied, total - sum(place is not None for place in places))
+        if len(gone):
+            lost = record.take(gone).to_pylist()
+            missing[name] = tuple(line["path"] or f"{line['source_split']} row {line['row']}" for line in lost)
+    classes, numbers = distinct_values(record["class"])
+    left = np.bincount(numbers[is_here], minlength=len(classes))
+    emptied = tuple(str(name) for name, images in zip(classes, left, strict=True) if not images)
+    return FoundSplits(splits, missing, emptied, sum(map(len, data.splits.values())) - int(is_here.sum()))
 
 
-def _places(
-    data: ImageData, paths: Sequence[str], source_splits: Sequence[str], source_rows: Sequence[int]
-) -> list[tuple[str, int] | None]:
-    """The split and row in the source of each recorded image, None if it no longer exists.
+def _places(data: ImageData, record: pa.Table) -> IntArray:
+    """Number each recorded image as the source has it, one split after the other; -1 if it no longer exists.
 
     The lines of a file that a table lists several times are matched in the order of the table.
     """
-    files: dict[str, deque[tuple[str, int]]] = {}
+    places = np.full(len(record), -1, dtype=np.int64)
+    listed = text_column(chain.from_iterable(split.files() for split in data.splits.values()))
+    named = np.array(pc.not_equal(record["path"], ""))
+    lines, images = np.flatnonzero(named), np.flatnonzero(listed.is_valid())
+    # A file is known by the number of its path, and by how often it was listed before.
+    both = pa.chunked_array([*listed.drop_null().chunks, *record["path"].take(lines).chunks])
+    files = distinct_values(both)[1].astype(np.int64)
+    of_images, of_lines = (part * (len(files) + 1) + _repeats(part) for part in np.split(files, [len(images)]))
+    _, here, there = np.intersect1d(of_lines, of_images, assume_unique=True, return_indices=True)
+    places[lines[here]] = images[there]
+    start, row = 0, record["row"].to_numpy()
     for name, split in data.splits.items():
-        for row, file in enumerate(split.files()):
-            if file is not None:
-                files.setdefault(file, deque()).append((name, row))
-    rows = {
-        name: dict(zip(split.origin_rows.tolist(), range(len(split)), strict=True))
-        for name, split in data.splits.items()
-    }
-    places: list[tuple[str, int] | None] = []
-    for path, name, row in zip(paths, source_splits, source_rows, strict=True):
-        if path:
-            places.append(files[path].popleft() if files.get(path) else None)
-        else:
-            at = rows.get(name, {}).get(row)
-            places.append(None if at is None else (name, at))
+        lines = np.flatnonzero(~named & np.array(pc.equal(record["source_split"], name)))
+        _, here, there = np.intersect1d(row[lines], split.origin_rows, assume_unique=True, return_indices=True)
+        places[lines[here]] = start + there
+        start += len(split)
     return places
 
 
-def _selected(data: ImageData, places: list[tuple[str, int]]) -> Split:
-    """Select images by split and row, usually all from one split."""
-    names = list(dict.fromkeys(name for name, _ in places))
-    rows = np.array([row for _, row in places], dtype=np.int64)
-    if len(names) == 1:
-        return data.splits[names[0]].select(rows)
+def _repeats(numbers: IntArray) -> IntArray:
+    """Count, for each number, how often it has come before.
+
+    Example:
+        >>> _repeats(np.array([7, 5, 7, 7])).tolist()
+        [0, 0, 1, 2]
+    """
+    order = np.argsort(numbers, kind="stable")
+    ordered, repeats = numbers[order], np.empty(len(numbers), dtype=np.int64)
+    repeats[order] = np.arange(len(numbers)) - np.searchsorted(ordered, ordered)
+    return repeats
+
+
+def _selected(data: ImageData, places: IntArray) -> Split:
+    """Select images by their places in the source, usually all from one split."""
+    whole = [*data.splits.values()]
+    ends = np.cumsum([len(split) for split in whole])
+    number = np.searchsorted(ends, places, side="right")
+    rows, first = places - (ends - [len(split) for split in whole])[number], whole[int(number[0])]
+    if (number == number[0]).all():
+        return first.select(rows)
     import datasets
 
     # A photo that has been moved from one split of a table to another.
-    starts = dict(zip(names, np.cumsum([0, *(len(data.splits[name]) for name in names[:-1])]).tolist(), strict=True))
-    joined = datasets.concatenate_datasets([data.splits[name].rows for name in names])
-    at = np.array([starts[name] + row for name, row in places], dtype=np.int64)
-    return replace(data.splits[names[0]], rows=joined.select(at), origin=rows, paths=None)
+    joined = datasets.concatenate_datasets([split.rows for split in whole])
+    return replace(first, rows=joined.select(places), origin=rows, paths=None)

@@ -90,7 +90,7 @@ def probe_all(
 
 def display_name(split: Split, stored: Encoded, split_name: str, index: int) -> str:
     """Name an image: its path, relative to the folder of the source if it is in it, or split and row."""
-    path, row = stored["path"], f"{split_name} row {split.origin_rows[index]}"
+    path, row = stored["path"], f"{split_name} row {split.origin_row(index)}"
     if stored["bytes"] is not None or not path:  # the name of an embedded image may not be unique
         return f"{path} ({row})" if path else row
     is_inside = split.root and Path(path).is_relative_to(split.root)

@@ -154,7 +154,7 @@ class StreamingLoader(Loader):
             pin_memory = self.device.type == "cuda"
             reader = BlockReader(self.decoder, workers=self.workers, pin_memory=pin_memory, keep=self.keep_workers)
         try:
-            for block in reader.blocks([part.tolist() for part in parts]):
+            for block in reader.blocks([part.numpy() for part in parts]):
                 for problem in block.problems.values():
                     raise problem
                 yield block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)

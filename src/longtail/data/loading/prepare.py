@@ -204,7 +204,7 @@ def _pieces(decoder: Decoder, workers: int) -> Iterator[tuple[range, Block]]:
     every = range(len(decoder.split))
     most = max(1, BATCH_BYTES // (3 * decoder.square.size**2))
     step = min(_BLOCK_ROWS, most)
-    parts = [list(every[start : start + step]) for start in every[::step]]
+    parts = [every[start : start + step] for start in every[::step]]
     blocks = BlockReader(decoder, workers=min(workers, len(parts))).blocks(parts)
     most -= most % step
     for start in every[::most]:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from longtail.counts import IntArray
 from longtail.data.dataset import Split
 from longtail.data.square import Square, square_of
 from longtail.device import cores
@@ -158,10 +159,10 @@ class BlockReader:
     """
 
     def __init__(self, decoder: Decoder, *, workers: int, pin_memory: bool = False, keep: bool = False) -> None:
-        self._parts: list[list[int]] = []  # lists of rows of the current iteration
+        self._parts: list[Sequence[int] | IntArray] = []  # rows of each block of the current iteration
         self._loader: DataLoader[Block] = DataLoader(
             _Blocks(decoder),
-            batch_size=None,  # a list of rows is an index of the data set
+            batch_size=None,  # the rows of a block are an index of the data set
             sampler=self._parts,
             num_workers=workers,
             worker_init_fn=leave_if_orphaned,
@@ -170,8 +171,8 @@ class BlockReader:
             generator=torch.Generator(),  # a draw from the global one would change the noise of the next loss
         )
 
-    def blocks(self, parts: Sequence[list[int]]) -> Iterator[Block]:
-        """Yield one block for each list of rows.
+    def blocks(self, parts: Sequence[Sequence[int] | IntArray]) -> Iterator[Block]:
+        """Yield one block for the rows of each part.
 
         Raises:
             LongtailError: A worker was killed, as by a system out of memory.
@@ -192,13 +193,13 @@ class _Blocks(Dataset[Block]):
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
-    def __getitem__(self, rows: list[int]) -> Block:
+    def __getitem__(self, rows: Sequence[int] | IntArray) -> Block:
         size = self.decoder.square.size
         pixels = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
         problems: dict[int, LongtailError] = {}
         for position, row in enumerate(rows):
             try:
-                pixels[position] = self.decoder.pixels(row)
+                pixels[position] = self.decoder.pixels(int(row))
             except LongtailError as error:  # raised by the consumer: a worker would wrap it in its traceback
                 problems[position] = error
         return Block(torch.from_numpy(pixels), problems)

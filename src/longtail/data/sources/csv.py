@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+from array import array
 from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from longtail.data.class_names import normalize_class_name
+from longtail.data.columns import text_table
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
 from longtail.data.sources.image_tables import Columns, Locator, from_tables, no_header
@@ -38,21 +40,23 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     header, rows = read_rows(path)
     image, label = (columns.find(role, header, str(path)) for role in ("image", "label"))
     folder = path.parent.absolute()
-    cells: dict[str, list[str]] = {name: [] for name in header if name}
-    lines: list[int] = []
-    for line, row in rows:
-        if not any(row):
-            continue  # separators only, as spreadsheets leave them at the end
-        values = dict(zip(header, row, strict=True))
-        values[image] = _existing(folder, values[image], f"{path}, line {line}")
-        if not normalize_class_name(values[label]):
-            raise LongtailError(f"{path}, line {line}: the label is empty; write the class, or delete the line.")
-        lines.append(line)
-        for name, column in cells.items():
-            column.append(values[name])
+    lines = array("q")
+
+    def checked() -> Iterator[dict[str, str]]:
+        for line, row in rows:
+            if not any(row):
+                continue  # separators only, as spreadsheets leave them at the end
+            values = dict(zip(header, row, strict=True))
+            values[image] = _existing(folder, values[image], f"{path}, line {line}")
+            if not normalize_class_name(values[label]):
+                raise LongtailError(f"{path}, line {line}: the label is empty; write the class, or delete the line.")
+            lines.append(line)
+            yield values
+
+    cells = text_table(checked(), [name for name in header if name])
     if not lines:
         raise LongtailError(f"{str(path)!r} has no rows below its header: add one line per image.")
-    table = datasets.Dataset.from_dict(cells)
+    table = datasets.Dataset(datasets.table.InMemoryTable(cells))
     return from_tables(f"csv:{spec}", {"train": table}, columns, root=folder, locator=Locator(str(path), lines))
 
 

@@ -92,7 +92,7 @@ def load_folder(spec: str, columns: Columns = Columns()) -> ImageData:  # noqa: 
 
 
 def _check_utf8(kind: str, name: str) -> None:
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
         raise LongtailError(f"the {kind} name {os.fsencode(name)!r} is not valid UTF-8: rename the {kind}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,15 @@ import numpy as np
 
 from longtail.counts import IntArray
 from longtail.data.class_names import normalize_class_name, order_classes
-from longtail.data.dataset import SPLIT_NAMES, Finding, ImageData, Split, column_values
+from longtail.data.columns import arrow_column, distinct_values, text_column
+from longtail.data.dataset import SPLIT_NAMES, Finding, ImageData, Split
 from longtail.data.decode import is_image_path
 from longtail.data.splits import drop_repeats
 from longtail.errors import LongtailError, UsageError, first_line, listed, nearest
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 IMAGE_COLUMNS = (
     "image",
@@ -142,38 +145,44 @@ def from_tables(
     parts, findings = divide(tables, columns, locator)
     stated: dict[str, None] = {}  # class names, in the order that a table states
     spellings: dict[str, set[str]] = defaultdict(set)
-    ready, names = {}, {}
+    images: dict[int, tuple[datasets.Dataset, pa.ChunkedArray | None]] = {}  # of a table, which splits may share
+    names, of_row = {}, {}
     for split, part in parts.items():
         image, label = (columns.find(role, part.table.column_names, where) for role in ("image", "label"))
         if image == label:
             raise LongtailError(f"{where!r}: the column {image!r} cannot be both image and label; name another.")
-        labels, ordered = _labels(part, label, locator)
-        name_of = {each: normalize_class_name(each) for each in {*labels, *ordered}}
+        labels, of_row[split], ordered = _labels(part, label, locator)
+        name_of = {each: normalize_class_name(each) for each in (*labels, *ordered)}
         stated |= {name_of[each]: None for each in ordered if name_of[each]}
         for spelling, name in name_of.items():
             if isinstance(spelling, str) and name:
                 spellings[name].add(spelling)
         names[split] = [name_of[each] for each in labels]
-        missing = names[split].count("")
-        if missing and missing == len(labels) and split != "train":
+        if split != "train" and labels and not any(names[split]):
             del names[split]
             message = f"the {split} split has no labels and is left out"
             findings.append(Finding("note", message, "label it to use it", "no-labels"))
             continue
-        if missing:
-            row = locator.row(part.name or split, int(part.rows[names[split].index("")]))
+        if "" in names[split]:
+            is_missing = np.array([not name for name in names[split]])[of_row[split]]
+            row = locator.row(part.name or split, int(part.rows[is_missing.argmax()]))
             raise LongtailError(f"{row}: the label is missing; give it one or drop it.")
-        ready[split] = _image_table(part.table, image, label, locator.source, root)
+        if id(part.table) not in images:
+            images[id(part.table)] = _image_table(part.table, image, label, locator.source, root)
     others = {name for of_split in names.values() for name in of_split} - stated.keys()
     classes = [*stated, *order_classes(others)]
     index = {name: number for number, name in enumerate(classes)}
+    numbers = {key: np.full(len(table), -1, dtype=np.int64) for key, (table, _) in images.items()}
+    for split, of_split in names.items():
+        number_of = np.array([index[name] for name in of_split], dtype=np.int64)
+        numbers[id(parts[split].table)][parts[split].rows] = number_of[of_row[split]]
     splits = {}
-    for split, table in ready.items():
-        numbers, rows = np.full(len(table), -1, dtype=np.int64), parts[split].rows
-        numbers[rows] = [index[name] for name in names[split]]
-        table = _with_labels(table, numbers)  # before rows are selected, or all images would be copied
+    for split in names:
+        key, rows = id(parts[split].table), parts[split].rows
+        table, paths = images[key]
+        table = _with_labels(table, numbers[key])  # before rows are selected, or all images would be copied
         table = table if len(rows) == len(table) else table.select(rows)
-        splits[split] = Split(table, root=str(root) if root else "", origin=rows)
+        splits[split] = Split(table, root=str(root) if root else "", origin=rows, paths=paths)
     splits, repeated = drop_repeats(splits, classes)
     findings += [*merged_names(spellings), *repeated, *untrained(classes, splits)]
     return ImageData(source, tuple(classes), splits, tuple(findings))
@@ -193,30 +202,37 @@ def untrained(classes: Sequence[str], splits: Mapping[str, Split]) -> list[Findi
     return findings
 
 
-def _labels(part: Part, column: str, locator: Locator) -> tuple[list[object], list[str]]:
-    """Return the label of each row, None where it is missing, and the class names whose order the table states."""
-    import datasets
+def _labels(part: Part, column: str, locator: Locator) -> tuple[list[object], IntArray, list[str]]:
+    """Return the different labels of some rows, which of them each row has, and the names whose order the table states.
 
-    feature, values = part.table.features[column], part.values(column)
+    A missing label is None or NaN.
+    """
+    import datasets
+    import pyarrow as pa
+
+    stored = arrow_column(part.table, column)
+    values, numbers = distinct_values(stored)
+    used = np.bincount(numbers[part.rows], minlength=len(values)) > 0
+    values, of_row = list(compress(values, used)), (np.cumsum(used) - 1)[numbers[part.rows]]
+    feature = part.table.features[column]
     if not isinstance(feature, datasets.ClassLabel):
         # Fractions are measurements.
         fractions = any(isinstance(value, float) and value == value and not value.is_integer() for value in values)
-        if fractions or any(isinstance(value, list | dict | bytes) for value in values):
+        if fractions or pa.types.is_nested(stored.type) or any(isinstance(value, bytes) for value in values):
             raise LongtailError(
                 f"{locator.source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
                 options={"label_column=NAME": "--label-column"},
             )
-        return values, []
+        return values, of_row, []
     names: list[str] = feature.names
-    numbers = [value if isinstance(value, int) else -1 for value in values]
-    if max(numbers, default=-1) >= len(names):
-        row = next(row for row, number in enumerate(numbers) if number >= len(names))
-        where = locator.row(part.name or "all", int(part.rows[row]))
-        raise LongtailError(
-            f"{where}: the label is {numbers[row]}, but the column {column!r} names the classes 0 to {len(names) - 1} "
-            "only; write the table again with the names of all classes."
-        )
-    return [names[number] if number >= 0 else None for number in numbers], names
+    for place, number in enumerate(values):
+        if isinstance(number, int) and number >= len(names):
+            where = locator.row(part.name or "all", int(part.rows[(of_row == place).argmax()]))
+            raise LongtailError(
+                f"{where}: the label is {number}, but the column {column!r} names the classes 0 to {len(names) - 1} "
+                "only; write the table again with the names of all classes."
+            )
+    return [names[value] if isinstance(value, int) and value >= 0 else None for value in values], of_row, names
 
 
 def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
@@ -239,8 +255,13 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
     return [Finding("note", message, "use one spelling", "class-spellings")]
 
 
-def _image_table(table: datasets.Dataset, image: str, label: str, where: str, root: Path | None) -> datasets.Dataset:
-    """Return the table without its label column, and with its undecoded image column named ``image``."""
+def _image_table(
+    table: datasets.Dataset, image: str, label: str, where: str, root: Path | None
+) -> tuple[datasets.Dataset, pa.ChunkedArray | None]:
+    """Return the table without its label column, and with its undecoded image column named ``image``.
+
+    Where all images are files, their paths come with it, as the table holds them.
+    """
     import datasets
 
     feature = table.features[image]
@@ -248,10 +269,13 @@ def _image_table(table: datasets.Dataset, image: str, label: str, where: str, ro
     table = table.remove_columns([name for name in table.column_names if name in unused])
     if image != "image":
         table = table.rename_column(image, "image")
+    paths = None
     if isinstance(feature, datasets.Value) and feature.dtype in {"string", "large_string"}:
         table = _with_absolute_paths(table, (root or Path()).absolute())
+        stored = arrow_column(table, "image")
+        paths = None if stored.null_count else stored
     try:
-        return table.cast_column("image", datasets.Image(decode=False))
+        return table.cast_column("image", datasets.Image(decode=False)), paths
     except (TypeError, ValueError, NotImplementedError):
         raise LongtailError(f"{where!r}: column {image!r} holds no image bytes or paths: name another.") from None
 
@@ -269,11 +293,10 @@ def _with_labels(table: datasets.Dataset, numbers: IntArray) -> datasets.Dataset
 def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
     """Return a table of text and numbers with the paths in its column ``image`` made absolute."""
     import datasets
-    import pyarrow as pa
 
     rows = table.with_format("arrow")[:]
-    paths = [None if path is None else str(root / path) for path in rows.column("image").to_pylist()]
-    rows = rows.set_column(rows.column_names.index("image"), "image", pa.array(paths, pa.string()))
+    paths = text_column(str(root / path.as_py()) if path.is_valid else None for path in rows.column("image"))
+    rows = rows.set_column(rows.column_names.index("image"), "image", paths)
     features = datasets.Features(table.features | {"image": datasets.Value("string")})
     return datasets.Dataset(datasets.table.InMemoryTable(rows), info=datasets.DatasetInfo(features=features))
 
@@ -312,11 +335,6 @@ class Part:
     table: datasets.Dataset
     rows: IntArray
     name: str
-
-    def values(self, column: str) -> list[object]:
-        """Return the values of a column in these rows."""
-        values = column_values(self.table, column)
-        return [values[row] for row in self.rows]
 
 
 def split_name(name: str) -> str | None:
@@ -401,19 +419,21 @@ def _training_first(parts: Mapping[str, Part], where: str, have: Iterable[str]) 
 
 
 def _by_column(name: str, table: datasets.Dataset, column: str, locator: Locator) -> dict[str, Part]:
-    values = column_texts(table, column)
-    splits = {value: split_name(value) for value in dict.fromkeys(values)}
+    values, numbers = column_texts(table, column)
+    splits = {value: split_name(value) for value in values}
     unknown = [value for value, split in splits.items() if split is None]
     if unknown:
-        where = locator.row(name or "all", values.index(unknown[0]))
+        where = locator.row(name or "all", int((numbers == values.index(unknown[0])).argmax()))
         others = f" (and {', '.join(map(repr, unknown[1:_SHOWN]))})" if len(unknown) > 1 else ""
         raise LongtailError(
             f"{where}: unknown split {unknown[0]!r}{others} in the column {column!r}; "
             "write train, validation or test, or name another column, split_column=NAME.",
             options={"split_column=NAME": "--split-column"},
         )
-    split_of_row, rest = np.array([splits[value] for value in values]), table.remove_columns([column])
-    parts = {split: Part(rest, np.flatnonzero(split_of_row == split), name) for split in splits.values() if split}
+    split_of, rest = np.array([splits[value] for value in values]), table.remove_columns([column])
+    parts = {
+        split: Part(rest, np.flatnonzero((split_of == split)[numbers]), name) for split in splits.values() if split
+    }
     return _training_first(parts, f"the column {column!r} of {locator.source!r}", splits)
 
 
@@ -424,7 +444,7 @@ def _recognized(
     usual = usual_columns(SPLIT_COLUMNS, [column for column in table.column_names if column not in taken])
     findings: list[Finding] = []
     for column in usual:
-        values = dict.fromkeys(column_texts(table, column))
+        values, _ = column_texts(table, column)
         unknown = [value for value in values if split_name(value) is None]
         trains = "train" in map(split_name, values)
         if trains and not unknown:
@@ -453,19 +473,24 @@ def _names_splits(table: datasets.Dataset, column: str) -> bool:
     if not (is_text or isinstance(feature, datasets.ClassLabel)):
         return False
     for rows in (table.select(range(min(1, len(table)))), table):  # of most columns the first row tells
-        splits = set(map(split_name, column_texts(rows, column)))
+        splits = set(map(split_name, column_texts(rows, column)[0]))
         if not splits or None in splits:
             return False
     return "train" in splits and len(splits) > 1
 
 
-def column_texts(table: datasets.Dataset, column: str) -> list[str]:
-    """Return the values of a column as text, with the names of a ``ClassLabel``; a missing value is empty."""
+def column_texts(table: datasets.Dataset, column: str) -> tuple[list[str], IntArray]:
+    """Return the different values of a column as text, in order of appearance, and which of them each row has.
+
+    Of a ``ClassLabel`` they are its names; a missing value is empty.
+    """
     import datasets
 
-    values = column_values(table, column)
+    values, numbers = distinct_values(arrow_column(table, column))
     feature = table.features[column]
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
         values = [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
-    return ["" if value is None else str(value) for value in values]
+    texts = ["" if value is None else str(value) for value in values]
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return [*place], np.array([place[text] for text in texts], dtype=np.int64)[numbers]

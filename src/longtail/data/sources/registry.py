@@ -63,7 +63,10 @@ def load_source(
         >>> data.classes[:3], len(data.splits["train"]), len(data.splits["test"])
         (('0', '1', '2'), 1438, 359)
     """
+    import pyarrow as pa
+
     data = _dispatch(spec, Columns(image=image_column, label=label_column, split=split_column))
+    pa.default_memory_pool().release_unused()  # what making the lists took, which Arrow would keep for itself
     if sum(map(len, data.splits.values())) == 0:
         raise LongtailError(f"{data.source!r} holds no images: check the path, or add some.")
     if "train" not in data.splits or len(data.splits["train"]) == 0:
