@@ -32,7 +32,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import longtail.evaluation.confusion
+import longtail.evaluation.tallies
 import longtail.report.page as page
 import longtail.run.checkpoint as checkpoint
 import longtail.training.experiment as run

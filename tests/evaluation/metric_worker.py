@@ -1,4 +1,4 @@
-"""Two processes that evaluate different shares of the same scores; run by test_confusion.py."""
+"""Two processes that evaluate different shares of the same scores; run by test_tallies.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from longtail import ClassCounts
-from longtail.evaluation.confusion import EvaluationMetrics, summarize
+from longtail.evaluation.tallies import EvaluationMetrics, summarize
 
 
 def work(to: str, *shares: str) -> None:

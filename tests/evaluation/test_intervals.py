@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from longtail.counts import ClassCounts
-from longtail.evaluation.confusion import EvaluationMetrics, summarize
 from longtail.evaluation.intervals import effective_sample_size, f1_intervals, mean_intervals, wilson, worst_interval
 from longtail.evaluation.metrics import Summary
+from longtail.evaluation.tallies import EvaluationMetrics, summarize
 
 Floats = npt.NDArray[np.float64]
 

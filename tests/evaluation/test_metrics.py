@@ -1,4 +1,4 @@
-"""Metrics of a confusion matrix and of calibration bins, against two libraries and cases worked out by hand."""
+"""Metrics of the tallies of classes and of calibration bins, against two libraries and cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
 from longtail.device import prepare_torchvision
 from longtail.evaluation.metrics import (
@@ -19,6 +19,7 @@ from longtail.evaluation.metrics import (
     harmonic_mean,
     precision_per_class,
     recall_per_class,
+    tally_classes,
 )
 
 prepare_torchvision()
@@ -37,22 +38,23 @@ def labels() -> tuple[np.ndarray, np.ndarray]:
 
 def test_agrees_with_scikit_learn(labels: tuple[np.ndarray, np.ndarray]) -> None:
     target, prediction = labels
-    confusion = torch.from_numpy(confusion_matrix(target, prediction))
+    tallies = tally_classes(torch.from_numpy(target), torch.from_numpy(prediction), 7)
     precision, recall, f1, _ = precision_recall_fscore_support(target, prediction)
-    np.testing.assert_allclose(recall_per_class(confusion), recall, rtol=1e-12)
-    np.testing.assert_allclose(precision_per_class(confusion), precision, rtol=1e-12)
-    np.testing.assert_allclose(f1_per_class(confusion), f1, rtol=1e-12)
-    assert accuracy(confusion).item() == pytest.approx(np.mean(target == prediction), rel=1e-12)
-    mean = group_mean(recall_per_class(confusion), range(7))
+    np.testing.assert_allclose(recall_per_class(tallies), recall, rtol=1e-12)
+    np.testing.assert_allclose(precision_per_class(tallies), precision, rtol=1e-12)
+    np.testing.assert_allclose(f1_per_class(tallies), f1, rtol=1e-12)
+    assert accuracy(tallies).item() == pytest.approx(np.mean(target == prediction), rel=1e-12)
+    mean = group_mean(recall_per_class(tallies), range(7))
     assert mean == pytest.approx(balanced_accuracy_score(target, prediction), rel=1e-12)
 
 
 def test_empty_class_and_class_never_predicted() -> None:
     # Class 1 has no image but one prediction; class 2 has images and no prediction.
-    confusion = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 0]])
-    assert recall_per_class(confusion).tolist() == pytest.approx([0.75, NAN, 0.0], nan_ok=True)
-    assert precision_per_class(confusion).tolist() == pytest.approx([0.6, 0.0, NAN], nan_ok=True)
-    assert f1_per_class(confusion).tolist() == pytest.approx([2 / 3, NAN, 0.0], nan_ok=True)
+    tallies = tally_classes(torch.tensor([0, 0, 0, 0, 2, 2]), torch.tensor([0, 0, 0, 1, 0, 0]), 3)
+    assert tallies.tolist() == [[3, 0, 0], [4, 0, 2], [5, 1, 0]]
+    assert recall_per_class(tallies).tolist() == pytest.approx([0.75, NAN, 0.0], nan_ok=True)
+    assert precision_per_class(tallies).tolist() == pytest.approx([0.6, 0.0, NAN], nan_ok=True)
+    assert f1_per_class(tallies).tolist() == pytest.approx([2 / 3, NAN, 0.0], nan_ok=True)
 
 
 def test_group_is_the_mean_over_classes_with_images() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
-from longtail.evaluation.confusion import EvaluationMetrics, summarize
 from longtail.evaluation.posthoc import fit_temperature, logit_adjust, tau_normalize
+from longtail.evaluation.tallies import EvaluationMetrics, summarize
 from longtail.experiments.adjust import AdjustmentOptions, choose, confidences
 from longtail.models.heads import CosineHead, LinearHead, ScaledHead
 from longtail.models.preprocessing import Preprocessing

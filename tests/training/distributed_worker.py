@@ -123,7 +123,7 @@ if __name__ == "__main__":
     import sklearn.datasets  # noqa: F401
     from two_processes import run_both
 
-    import longtail.evaluation.confusion
+    import longtail.evaluation.tallies
     import longtail.report.page  # noqa: F401
 
     out = Path(sys.argv[2])

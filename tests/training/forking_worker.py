@@ -11,7 +11,7 @@ import sys
 import torch
 from torch.optim import SGD
 
-import longtail.evaluation.confusion
+import longtail.evaluation.tallies
 import longtail.report.page
 import longtail.training.experiment  # noqa: F401
 from longtail.cli import main

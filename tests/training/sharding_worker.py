@@ -41,6 +41,6 @@ if __name__ == "__main__":
     import sklearn.datasets  # noqa: F401 - what a run imports on its way, once for both
     from two_processes import fork  # here: who collects doctests imports this file without its path
 
-    import longtail.evaluation.confusion  # noqa: F401
+    import longtail.evaluation.tallies  # noqa: F401
 
     fork(work, *sys.argv[1:])

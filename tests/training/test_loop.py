@@ -170,7 +170,7 @@ class Looks(TorchDispatchMode):
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix", "remix", "cmo"])
 def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.evaluation.confusion.summarize", lambda *_: {})  # it looks, once all is done
+    monkeypatch.setattr("longtail.evaluation.tallies.summarize", lambda *_: {})  # it looks, once all is done
     stage = StageConfig(epochs=1, batch_size=8, mixing=mixing)
     model = build_model("plain-cnn", 3, "linear")
     work = make_stage(stage, cpu(), model)

@@ -8,7 +8,7 @@ import torch
 
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
-from longtail.evaluation.confusion import EvaluationMetrics, summarize
+from longtail.evaluation.tallies import EvaluationMetrics, summarize
 from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
 
@@ -46,16 +46,15 @@ def test_without_such_a_column_nothing_changes(evaluated: tuple[Evaluation, Spli
 
 def test_predictions_break_ties_as_the_metric_does() -> None:
     """Scores of bfloat16 are often equal: both name the first class of the highest."""
-    from longtail.evaluation.confusion import EvaluationMetrics
+    from longtail.evaluation.metrics import tally_classes
+    from longtail.evaluation.tallies import EvaluationMetrics
     from longtail.training.split_evaluation import TOP, predict_rows
 
     scores = torch.randint(0, 3, (500, 40), generator=torch.Generator().manual_seed(0)).float()
     labels = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(1))
     rows, metric = predict_rows(scores, labels, torch.arange(500)), EvaluationMetrics(40)
     metric.update(scores, labels)
-    confusion = torch.zeros(40, 40, dtype=torch.int64)
-    confusion.view(-1).index_add_(0, labels * 40 + rows["prediction"], torch.ones(500, dtype=torch.int64))
-    assert torch.equal(confusion, metric.compute()["confusion"])
+    assert torch.equal(tally_classes(labels, rows["prediction"], 40), metric.compute()["tallies"])
     assert torch.equal(rows["top5"][:, 0], rows["prediction"])
     assert rows["top5"].shape == (500, TOP)
     assert all(len(set(row)) == TOP for row in rows["top5"].tolist())

@@ -100,7 +100,7 @@ def plug_in(host: str, address: str, folder: str, present: str, unplugged: str) 
 if __name__ == "__main__":
     import sklearn.datasets  # noqa: F401 - what a run imports on its way, once for all processes
 
-    import longtail.evaluation.confusion  # noqa: F401
+    import longtail.evaluation.tallies  # noqa: F401
 
     sys.modules["longtail.report.page"] = SimpleNamespace(write_report=lambda *_: None)  # type: ignore[assignment]
     left, right = HOSTS

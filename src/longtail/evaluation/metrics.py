@@ -1,7 +1,7 @@
 """Metrics of a split: overall, of the shot groups many, medium and few, and of each class, as in ``metrics.json``.
 
-Sums of a confusion matrix and of calibration bins come in, plain numbers with their intervals come out. A group without
-images has no figure, never 0.
+Tallies of the classes and sums of calibration bins come in, plain numbers with their intervals come out. A group
+without images has no figure, never 0.
 """
 
 from __future__ import annotations
@@ -106,58 +106,84 @@ def class_weights(label: IntArray) -> FloatArray:
     return np.asarray(1.0 / np.maximum(np.bincount(label), 1)[label], dtype=np.float64)
 
 
-def accuracy(confusion: Tensor) -> Tensor:
+def tally_classes(target: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Count the predictions of a split by class. Tallies of batches and of processes add up to those of the whole.
+
+    Args:
+        target: True classes, shape (N,).
+        prediction: Predicted classes, shape (N,).
+        num_classes: C.
+
+    Returns:
+        int64, shape (3, C): images of a class predicted right, images of it, and images predicted as it.
+
+    Example:
+        >>> tally_classes(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2)
+        tensor([[1, 1],
+                [2, 1],
+                [1, 2]])
+    """
+    tallies = torch.zeros(3, num_classes, dtype=torch.int64, device=target.device)
+    ones = torch.ones_like(target)
+    for row, classes, worth in ((0, target, (target == prediction).long()), (1, target, ones), (2, prediction, ones)):
+        tallies[row].index_add_(0, classes, worth)
+    return tallies
+
+
+def accuracy(tallies: Tensor) -> Tensor:
     """Return the fraction of images predicted right, a float64 scalar; NaN where there is no image.
 
     Args:
-        confusion: Counts, shape (C, C), rows true, columns predicted.
+        tallies: From :func:`tally_classes`, shape (3, C).
 
     Example:
-        >>> accuracy(torch.tensor([[3, 1], [0, 4]])).item()
+        >>> accuracy(torch.tensor([[3, 4], [4, 4], [3, 5]])).item()
         0.875
     """
-    return confusion.diagonal().sum().double() / confusion.sum().double()
+    right, images, _ = tallies.unbind()
+    return right.sum().double() / images.sum().double()
 
 
-def recall_per_class(confusion: Tensor) -> Tensor:
+def recall_per_class(tallies: Tensor) -> Tensor:
     """Return the fraction of each class's images that is predicted right, float64 (C,); NaN for a class without images.
 
     Args:
-        confusion: Counts, shape (C, C), rows true, columns predicted.
+        tallies: From :func:`tally_classes`, shape (3, C).
 
     Example:
-        >>> recall_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        >>> recall_per_class(torch.tensor([[3, 4], [4, 4], [3, 5]])).tolist()
         [0.75, 1.0]
     """
-    return confusion.diagonal().double() / confusion.sum(dim=1).double()
+    right, images, _ = tallies.unbind()
+    return right.double() / images.double()
 
 
-def precision_per_class(confusion: Tensor) -> Tensor:
+def precision_per_class(tallies: Tensor) -> Tensor:
     """Return the fraction of predictions of each class that is right, float64 (C,); NaN for a class never predicted.
 
     Args:
-        confusion: Counts, shape (C, C), rows true, columns predicted.
+        tallies: From :func:`tally_classes`, shape (3, C).
 
     Example:
-        >>> precision_per_class(torch.tensor([[3, 1], [0, 4]])).tolist()
+        >>> precision_per_class(torch.tensor([[3, 4], [4, 4], [3, 5]])).tolist()
         [1.0, 0.8]
     """
-    return confusion.diagonal().double() / confusion.sum(dim=0).double()
+    right, _, predicted = tallies.unbind()
+    return right.double() / predicted.double()
 
 
-def f1_per_class(confusion: Tensor) -> Tensor:
+def f1_per_class(tallies: Tensor) -> Tensor:
     """Return ``2 TP / (2 TP + FP + FN)``, float64 (C,); NaN for a class without images.
 
     Args:
-        confusion: Counts, shape (C, C), rows true, columns predicted.
+        tallies: From :func:`tally_classes`, shape (3, C).
 
     Example:
-        >>> f1_per_class(torch.tensor([[2, 2], [0, 4]])).tolist()[1]
+        >>> f1_per_class(torch.tensor([[2, 4], [4, 4], [2, 6]])).tolist()[1]
         0.8
     """
-    images, predictions = confusion.sum(dim=1), confusion.sum(dim=0)
-    score = 2 * confusion.diagonal().double() / (images + predictions).double()
-    return torch.where(images > 0, score, torch.nan)
+    right, images, predicted = tallies.unbind()
+    return torch.where(images > 0, 2 * right.double() / (images + predicted).double(), torch.nan)
 
 
 def harmonic_mean(recall: Tensor) -> Tensor:
@@ -217,24 +243,24 @@ def expected_calibration_error(bins: Tensor) -> Tensor:
     return (correct - confidence).abs().sum() / count.sum()
 
 
-def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
+def figures(tallies: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tensor]:
     """Compute the figures of a split from its sums.
 
-    See :meth:`longtail.evaluation.confusion.EvaluationMetrics.compute`.
+    See :meth:`longtail.evaluation.tallies.EvaluationMetrics.compute`.
 
     Args:
-        confusion: Counts, shape (C, C), rows true, columns predicted.
+        tallies: From :func:`tally_classes`, shape (3, C).
         nll_sum: Sum of negative log-likelihoods, a scalar.
         bins: Sums of the calibration bins, shape (3, B).
     """
-    recall = recall_per_class(confusion)
+    recall = recall_per_class(tallies)
     return {
-        "confusion": confusion,
+        "tallies": tallies,
         "bins": bins,
         "recall": recall,
-        "accuracy": accuracy(confusion),
+        "accuracy": accuracy(tallies),
         "balanced_accuracy": recall.nanmean(),
-        "nll": nll_sum / confusion.sum(),
+        "nll": nll_sum / tallies[1].sum(),
         "ece": expected_calibration_error(bins),
     }
 
@@ -242,15 +268,15 @@ def figures(confusion: Tensor, nll_sum: Tensor, bins: Tensor) -> dict[str, Tenso
 def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, groups: Groups | None = None) -> Summary:
     """Turn the values of :func:`figures` into plain numbers with their intervals.
 
-    See :func:`longtail.evaluation.confusion.summarize`.
+    See :func:`longtail.evaluation.tallies.summarize`.
     """
     groups = class_counts.groups() if groups is None else groups
-    num_images = int(values["confusion"].sum())
+    num_images = int(values["tallies"][1].sum())
     if num_images and not bool(values["nll"].isfinite()):
         raise LongtailError(
             "The network's outputs hold NaN or infinity: train again with a lower learning rate or gradient clipping."
         )
-    recall, confusion = values["recall"], values["confusion"]
+    recall, tallies = values["recall"], values["tallies"]
     summary: Summary = {
         "num_images": num_images,
         "accuracy": _plain(values["accuracy"]),
@@ -260,17 +286,16 @@ def summarize_figures(values: Mapping[str, Tensor], class_counts: ClassCounts, g
         "harmonic_mean": _plain(harmonic_mean(recall)),
         "nll": _plain(values["nll"]),
         "ece": _plain(values["ece"]),
-        "per_class": _summarize_classes(confusion, class_counts, groups),
+        "per_class": _summarize_classes(tallies, class_counts, groups),
     }
-    sums = (confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0))
-    right, images, predicted = (part.double().numpy() for part in sums)
+    right, images, predicted = tallies.double().numpy()
     return add_intervals(summary, right, images, predicted)
 
 
-def _summarize_classes(confusion: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
+def _summarize_classes(tallies: Tensor, class_counts: ClassCounts, groups: Groups) -> list[dict[str, Any]]:
     group_of: dict[int, GroupName] = {int(index): name for name, members in groups.items() for index in members}
-    test_counts = confusion.sum(dim=1).tolist()
-    recall, precision, f1 = recall_per_class(confusion), precision_per_class(confusion), f1_per_class(confusion)
+    test_counts = tallies[1].tolist()
+    recall, precision, f1 = recall_per_class(tallies), precision_per_class(tallies), f1_per_class(tallies)
     return [
         {
             "name": name,

@@ -18,9 +18,9 @@ from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import posthoc, selective
-from longtail.evaluation.confusion import EvaluationMetrics, summarize
 from longtail.evaluation.metrics import harmonic_mean
 from longtail.evaluation.significance import Difference, matched_gain
+from longtail.evaluation.tallies import EvaluationMetrics, summarize
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.models.heads import linear_map
 from longtail.run.model_files import ModelInfo, load_info, save_info

@@ -19,7 +19,7 @@ from longtail.data.dataset import ImageData, Split
 from longtail.data.splits import never_judged
 from longtail.device import processes
 from longtail.errors import LongtailError, resume_hint
-from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures
+from longtail.evaluation.metrics import bin_confidences, figures, summarize_figures, tally_classes
 from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
@@ -127,9 +127,9 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
     rows = [np.flatnonzero(fold_of == number) for number in range(len(folders))]
     predictions = pool_predictions(folders, rows, size)
     label, prediction = (torch.from_numpy(predictions[name].copy()) for name in ("label", "prediction"))
-    confusion = torch.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
+    tallies = tally_classes(label, prediction, size)
     bins = bin_confidences(torch.from_numpy(predictions["confidence"].copy()), prediction == label)
-    summary = summarize_figures(figures(confusion, torch.tensor(nll), bins), counts, groups)
+    summary = summarize_figures(figures(tallies, torch.tensor(nll), bins), counts, groups)
     test = with_group_intervals(Evaluation(summary, predictions), whole, config.data.group_column).summary
     metrics = {
         "recipe": config.recipe,

@@ -61,7 +61,7 @@ def evaluate(
         scores: Turns the network's logits (N, C) into what softmax makes probabilities of.
         keep_predictions: Also return one row per image.
     """
-    from longtail.evaluation.confusion import EvaluationMetrics, summarize  # seconds of import: training begins without
+    from longtail.evaluation.tallies import EvaluationMetrics, summarize  # seconds of import: training begins without
 
     def measure(batches: Iterator[BatchOutputs]) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
         # Looking at the labels of each batch would wait for the device; they are the split's own.

@@ -1,4 +1,4 @@
-"""EvaluationMetrics: one confusion matrix, accumulated over batches and processes.
+"""EvaluationMetrics: tallies of the predictions of a split, added up over batches and processes.
 
 Importing torchmetrics takes seconds: code that only reads or writes figures imports :mod:`longtail.evaluation.metrics`.
 """
@@ -10,7 +10,15 @@ from torch import Tensor
 
 from longtail.counts import ClassCounts
 from longtail.device import prepare_torchvision
-from longtail.evaluation.metrics import BINS, Groups, Summary, bin_confidences, figures, summarize_figures
+from longtail.evaluation.metrics import (
+    BINS,
+    Groups,
+    Summary,
+    bin_confidences,
+    figures,
+    summarize_figures,
+    tally_classes,
+)
 
 prepare_torchvision()
 from torchmetrics import Metric  # noqa: E402 - torchvision has to be prepared first
@@ -19,27 +27,29 @@ from torchmetrics import Metric  # noqa: E402 - torchvision has to be prepared f
 class EvaluationMetrics(Metric):
     """Everything an evaluation reports, from sums that add across batches and processes.
 
-    The states are a confusion matrix (rows true, columns predicted), the sum of negative log-likelihoods and the
-    sums of the calibration bins, so several processes with shards of any size give exactly the result of one. Leave
-    out images that a loader repeats to fill the last batch before calling :meth:`update`.
+    The states are the tallies of each class, the sum of negative log-likelihoods and the sums of the calibration bins,
+    so several processes with shards of any size give exactly the result of one. No C x C matrix is made, which would
+    take 500 MB for 8,142 classes. Leave out images that a loader repeats to fill the last batch before calling
+    :meth:`update`.
 
     Args:
-        num_classes: Classes C; the confusion matrix takes 8 C^2 bytes.
+        num_classes: Classes C.
         validate_args: Check that every target is a class; on a GPU this waits for the batch.
 
     Example:
         >>> metric = EvaluationMetrics(num_classes=2)
         >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
-        >>> metric.compute()["confusion"]
-        tensor([[1, 0],
-                [1, 1]])
+        >>> metric.compute()["tallies"]
+        tensor([[1, 1],
+                [1, 2],
+                [2, 1]])
     """
 
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
 
-    confusion: Tensor
+    tallies: Tensor
     nll_sum: Tensor
     bins: Tensor
 
@@ -47,8 +57,7 @@ class EvaluationMetrics(Metric):
         super().__init__()
         self.num_classes = num_classes
         self.validate_args = validate_args
-        counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.add_state("confusion", counts, dist_reduce_fx="sum")
+        self.add_state("tallies", torch.zeros(3, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("nll_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("bins", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -68,9 +77,7 @@ class EvaluationMetrics(Metric):
         wide = scores.detach().float() if scores.dtype in (torch.float16, torch.bfloat16) else scores.detach()
         log_probabilities = torch.log_softmax(wide, dim=1)
         confidence, prediction = log_probabilities.max(dim=1)
-        # An index_add costs N additions; a bincount of all C^2 cells each batch would not do for 8,142 classes.
-        cells = target * self.num_classes + prediction
-        self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        self.tallies += tally_classes(target, prediction, self.num_classes)
         self.nll_sum -= log_probabilities.gather(1, target[:, None]).double().sum()
         self.bins += bin_confidences(confidence.exp(), prediction == target)
 
@@ -78,10 +85,10 @@ class EvaluationMetrics(Metric):
         """Return the sums over all processes and their figures.
 
         Returns:
-            ``confusion`` (C, C) int64, ``bins`` (3, B), and float64 scalars ``accuracy``, ``balanced_accuracy``,
+            ``tallies`` (3, C) int64, ``bins`` (3, B), and float64 scalars ``accuracy``, ``balanced_accuracy``,
             ``nll`` and ``ece``, which are NaN where there is no image; ``recall`` (C,) is NaN for a class without any.
         """
-        return figures(self.confusion, self.nll_sum, self.bins)
+        return figures(self.tallies, self.nll_sum, self.bins)
 
     def _check(self, scores: Tensor, target: Tensor) -> None:
         if target.ndim != 1 or scores.shape != (target.shape[0], self.num_classes):
