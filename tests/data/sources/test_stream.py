@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
@@ -13,14 +15,17 @@ import pytest
 from parquet_images import write
 from streams import COUNTS, tar, write_stream
 
+from longtail.config.schema import DataConfig
 from longtail.data.dataset import Split
-from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT
-from longtail.data.shard_reader import ShardReader
+from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, ShardIndex
+from longtail.data.shard_reader import ShardFolder, ShardReader
+from longtail.data.sources import stream
 from longtail.data.sources.registry import absolute_source, load_source
 from longtail.data.sources.stream import StreamedSplit
 from longtail.data.splits import assign_folds
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
+from longtail.training.prepared_data import prepare_data
 
 pytestmark = pytest.mark.usefixtures("hf_cache")
 
@@ -126,6 +131,43 @@ def test_a_part_is_held_out_of_every_class_by_hash(tmp_path: Path) -> None:
     assert not set(more.places()) & set(held.places())
     assert len(rest_of_rest) + len(more) == 110
     assert train.hold_out(0.25, seed=1, option="--data.test_fraction")[1].fingerprint() != held.fingerprint()
+
+
+def test_labels_are_read_once_to_count_them_and_once_to_hold_images_out(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an archive, labels cannot be read without its images."""
+    labels, read = ShardReader.labels, list[str]()
+
+    def recorded(reader: ShardReader, shard: int) -> Iterator[str]:
+        for label in labels(reader, shard):
+            read.append(label)
+            yield label
+
+    monkeypatch.setattr(ShardReader, "labels", recorded)
+    system = fsspec.filesystem("memory")
+    system.pipe({"/birds/a.tar": tar([0, 1] * 8), "/birds/b.tar": tar([0, 0, 1] * 5, first=16)})
+    config = DataConfig(source=f"stream:{store}", test_fraction=0.25, validation_fraction=0.1)
+    first = prepare_data(config)
+    assert len(read) == 2 * 31
+    assert prepare_data(config).data_hash == first.data_hash
+    assert len(read) == 2 * 31
+    assert [len(first.data.splits[name]) for name in ("train", "validation", "test")] == [21, 2, 8]
+
+
+def test_one_process_counts_and_the_others_wait_for_it(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, counted, count = fsspec.filesystem("memory"), list[str](), stream._count
+
+    def recorded(folder: ShardFolder, label: str, reader: object) -> ShardIndex:
+        counted.append(label)
+        time.sleep(0.3)
+        return count(folder, label, reader)
+
+    monkeypatch.setattr(stream, "_count", recorded)
+    system.pipe("/birds/a.tar", tar([0, 1] * 8))
+    with ThreadPoolExecutor(2) as pool:
+        assert [data.counts().counts for data in pool.map(load_source, [f"stream:{store}"] * 2)] == [(8, 8)] * 2
+    assert len(counted) == 1
 
 
 def test_no_more_is_held_out_than_fits_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

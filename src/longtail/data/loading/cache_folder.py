@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Sized
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,27 +220,50 @@ def keep_folder(
         >>> keep_folder("example.network", 0, lambda folder: 7, lambda _: UNKNOWN)
         7
     """
-    try:
+    with locked_entry(name) as path:
+        if path is None:
+            return read(None)
+        try:
+            if size <= cache_limit() and not path.exists():
+                make_room(path.parent, cache_limit() - size, keep=path.stem)
+            entry = read(path)
+            if path.exists():
+                describe(path, contents(entry))
+                os.utime(path)
+        except BaseException:  # the next call starts over
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return entry
+
+
+@contextmanager
+def locked_entry(name: str) -> Iterator[Path | None]:
+    """Give an entry of the cache to one process at a time.
+
+    Args:
+        name: Name of the entry.
+
+    Yields:
+        Its path, whether it exists or not; None where the cache cannot be used.
+
+    Example:
+        >>> with locked_entry("example.network") as path:
+        ...     path.name
+        'example.network'
+    """
+    lock = None
+    with suppress(OSError, RuntimeError):  # no home directory
         folder = cache_root()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / name
-        lock = FileLock(path.with_suffix(LOCK))
+        lock = FileLock((folder / name).with_suffix(LOCK))
         lock.acquire()
-    except (OSError, RuntimeError):
-        return read(None)
+    if lock is None or not lock.is_locked:
+        yield None
+        return
     try:
-        if size <= cache_limit() and not path.exists():
-            make_room(folder, cache_limit() - size, keep=path.stem)
-        entry = read(path)
-        if path.exists():
-            describe(path, contents(entry))
-            os.utime(path)
-    except BaseException:  # the next call starts over
-        shutil.rmtree(path, ignore_errors=True)
-        raise
+        yield folder / name
     finally:
         lock.release()
-    return entry
 
 
 def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,11 @@ import pyarrow as pa
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
 from longtail.data.dataset import Finding, ImageData, Split
-from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder
+from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
 from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_stream
 from longtail.data.sources.image_tables import Columns, split_name, untrained
+from longtail.data.sources.stream_order import first_rows, held_out_order
 from longtail.data.stream_draws import Chances
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically, writing
@@ -49,10 +49,19 @@ class StreamedSplit(Split):
         folder: The shards.
         shards: Index of those of this split.
         reader: Reads them.
+        whole: The index before any images were held out, if some were.
     """
 
-    def __init__(self, source: str, folder: ShardFolder, shards: ShardedSplit, reader: ShardReader) -> None:
+    def __init__(
+        self,
+        source: str,
+        folder: ShardFolder,
+        shards: ShardedSplit,
+        reader: ShardReader,
+        whole: ShardedSplit | None = None,
+    ) -> None:
         self.source, self.folder, self.shards, self.reader = source, folder, shards, reader
+        self.whole = whole or shards
 
     def __len__(self) -> int:
         return self.shards.images
@@ -113,7 +122,7 @@ class StreamedSplit(Split):
         """Hold out a fraction of every class, chosen by a hash of the shard's name and the row.
 
         Of each class as many are held out as :func:`longtail.data.splits.carve` does, at most :data:`MOST_HELD_OUT`
-        together. They are copied into the cache of this machine.
+        together. They are copied into the cache of this machine, and which they are is kept there too.
 
         Args:
             fraction: The share to hold out, in (0, 1).
@@ -134,50 +143,27 @@ class StreamedSplit(Split):
                 f"no image of {self.source!r} can be held out at {option} {fraction:g} without emptying a class: use "
                 f"{option} 0, which holds none out, or a larger one."
             )
-        held, taken = self._lowest_hashes(wanted, seed)
-        left_out = {
-            shard: self.reader.left_out.get(shard, frozenset()) | held.get(shard, frozenset()) for shard in held
-        }
+        order = held_out_order(self.source, self.folder, self.whole, self.reader, most=MOST_HELD_OUT, seed=seed)
+        before = [self.reader.left_out.get(number, frozenset()) for number in range(len(self.shards.shards))]
+        rows_of = first_rows(order, wanted, before)
+        held = {shard: rows for shard, rows in enumerate(rows_of) if rows}
+        left_out = {shard: before[shard] | rows for shard, rows in held.items()}
         remaining = replace(
             self.shards,
             counts=tuple((counts - wanted).tolist()),
             shards=tuple(
-                replace(shard, images=shard.images - taken[number]) for number, shard in enumerate(self.shards.shards)
+                replace(shard, images=shard.images - len(rows))
+                for shard, rows in zip(self.shards.shards, rows_of, strict=True)
             ),
         )
         reader = replace(self.reader, left_out={**self.reader.left_out, **left_out})
-        images = (
-            image for shard, rows in sorted(held.items()) for image in self.reader.images(shard) if image.row in rows
-        )
+        images = (image for shard, rows in held.items() for image in self.reader.images(shard) if image.row in rows)
         words = [
             self.folder.url,
             dict(self.folder.sizes),
-            sorted((shard, sorted(rows)) for shard, rows in held.items()),
+            [(shard, sorted(rows)) for shard, rows in held.items()],
         ]
-        return StreamedSplit(self.source, self.folder, remaining, reader), _kept(words, self.source, images)
-
-    def _lowest_hashes(self, wanted: IntArray, seed: int) -> tuple[dict[int, frozenset[int]], Counter[int]]:
-        """Return the rows of each shard whose hash is among the lowest of their class, and their number."""
-        number_of = {name: number for number, name in enumerate(self.reader.classes)}
-        lowest: dict[int, list[tuple[int, int, int]]] = defaultdict(list)  # by class, the largest hash first
-        for shard, file in enumerate(self.shards.shards):
-            left_out = self.reader.left_out.get(shard, frozenset())
-            for row, name in enumerate(self.reader.labels(shard)):
-                label = number_of[name]
-                if row in left_out or not wanted[label]:
-                    continue
-                digest = hashlib.blake2b(f"{seed} {file.file} {row}".encode(), digest_size=8).digest()
-                entry = (-int.from_bytes(digest, "big"), shard, row)
-                heap = lowest[label]
-                if len(heap) < wanted[label]:
-                    heapq.heappush(heap, entry)
-                else:
-                    heapq.heappushpop(heap, entry)
-        rows: dict[int, set[int]] = defaultdict(set)
-        for _, shard, row in (entry for heap in lowest.values() for entry in heap):
-            rows[shard].add(row)
-        held = {shard: frozenset(numbers) for shard, numbers in rows.items()}
-        return held, Counter({shard: len(numbers) for shard, numbers in held.items()})
+        return StreamedSplit(self.source, self.folder, remaining, reader, self.whole), _kept(words, self.source, images)
 
 
 def load_stream(spec: str, columns: Columns) -> ImageData:
@@ -208,7 +194,10 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
     def reader(files: Sequence[str], classes: Sequence[str]) -> ShardReader:
         return ShardReader(folder.urls(files), folder.kind, image, label, classes)
 
-    index = _stored_index(folder, label) or _count(folder, label, reader)
+    index = _stored_index(folder, label)
+    if index is None:
+        with locked_entry(_cached_index(folder, label).name):  # others wait, and read what one has counted
+            index = _stored_index(folder, label) or _count(folder, label, reader)
     splits: dict[str, Split] = {}
     for name, part in index.splits.items():
         files = [shard.file for shard in part.shards]
