@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from longtail.commands import (
@@ -74,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # Pillow's; our refusal names the file
     warnings.formatwarning = _as_note
     try:
-        return _run(words)
+        with _interrupted_by_sigterm():
+            return _run(words)
     except LongtailError as error:
         return fail(error.for_command_line(), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # `longtail ... | head` has read enough
@@ -84,6 +87,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{error}.{full}")
     except KeyboardInterrupt:
         return fail("interrupted.", EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers end a job, do what Ctrl-C does, so that unfinished work is saved.
+
+    The first process of a container would even pass over a SIGTERM that it has no handler for.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(words: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 from digit_photos import write_digits
 from PIL import Image
+
+from longtail.predict import Predictor
+from longtail.predict.parts import list_parts
 
 Call = Callable[..., Any]
 
@@ -130,6 +134,10 @@ def test_shards_are_predicted_and_merged(cli: Call, finished: Any, tmp_path: Pat
         (("--merge", "parts", "--shard", "1/2", "--out", "a.csv"), "leave --shard out"),
         (("--merge", "parts"), "--out missing"),
         (("--merge", "parts", "--out", "a.csv", "--ray"), "leave --ray out"),
+        (("--merge", "parts", "--out", "a.csv", "--top-k", "1", "--prior", "uniform"), "leave --top-k and --prior out"),
+        (("--merge", "parts", "--out", "a.csv", "--device", "cpu"), "leave --device out"),
+        (("r", "i", "--out", "a", "--ray", "--format", "csv"), "leave --format out"),
+        (("--ray", "r", "i", "--out", "a"), "--ray last"),
         (("r", "i", "--out", "a", "--shard", "1/2", "--ray"), "leave --shard out"),
         (("r", "i", "--out", "a.parquet", "--ray", "auto"), "a folder of parts"),
         (("--merge", "nowhere", "--out", "a.csv"), "nowhere"),
@@ -140,6 +148,35 @@ def test_shards_that_make_no_sense(cli: Call, words: tuple[str, ...], complaint:
     done = cli("predict", *words)
     assert done.status == 2
     assert complaint in done.complaint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+def test_sigterm_keeps_what_is_done_as_ctrl_c_does(
+    cli: Call, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_digits(tmp_path / "photos"), tmp_path / "answers.csv"
+    words = ("predict", finished.folder, source, "--out", out, "--batch-size", 1, "--device", "cpu")
+    classify, calls = Predictor._classify, 0
+
+    def terminated(self: Predictor, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return classify(self, *given)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "_classify", terminated)
+        done = cli(*words)
+    assert (done.status, done.complaint) == (130, "interrupted.")
+    assert signal.getsignal(signal.SIGTERM) is before
+    parts = list_parts(out.with_name("answers.csv.parts"))
+    assert 1 <= sum(part.rows for part in parts) <= 3
+    again = cli(*words)
+    assert again.status == 0
+    assert "continuing after" in again.err
+    assert len(rows_of(out)) == 6
 
 
 def test_ray_that_is_not_installed_is_told(

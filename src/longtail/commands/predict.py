@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
 
-from longtail.commands.arguments import usage
+from longtail.commands.arguments import option_flag, usage
 from longtail.commands.output import destination, refuse_terminal
 from longtail.config.options import Count, EngineName
 from longtail.config.schema import TrainingConfig
@@ -58,20 +59,20 @@ def predict(
         device: auto takes an accelerator, if any
         engine: what runs the network on a CPU; auto takes openvino if it is installed
     """
+    given = _given(locals())
     from longtail.predict.predict import predict_images
     from longtail.predict.ray_pipeline import predict_on_ray
     from longtail.predict.shards import parse_shard
     from longtail.training.engine import Engine
 
     if merge is not None:
-        given = [repr(word) for word in (run, images) if word]
-        options = {"--shard": shard is not None, "--ray": ray is not None, "--restart": restart}
-        given += [flag for flag, is_given in options.items() if is_given]
-        _merge(merge, out, given, format)
+        _merge(merge, out, [words for name, words in given.items() if name not in {"merge", "out", "format"}], format)
         return
     words = {"RUN": run, "IMAGES": images, "--out": out}
     if missing := [word for word, value in words.items() if not value]:
-        raise UsageError(f"{' and '.join(missing)} missing: {usage('longtail predict', predict).splitlines()[0]}")
+        hint = f" ({ray!r} is the ADDRESS of --ray: type --ray last, or --ray auto)" if ray else ""
+        lines = usage("longtail predict", predict).splitlines()
+        raise UsageError(f"{' and '.join(missing)} missing{hint}: {lines[0 if ray is None else 2]}")
     common: Any = {
         "top_k": top_k,
         "prior": prior,
@@ -84,6 +85,8 @@ def predict(
     if ray is not None:
         if shard is not None:
             raise UsageError("--ray divides the images itself: leave --shard out.")
+        if format is not None:
+            raise UsageError("--ray writes Parquet: leave --format out, and give it to --merge.")
         report = predict_on_ray(run, images, _folder(out), address=ray, device=device, **common)
         if not report.predicted and not report.earlier:
             raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image.")
@@ -95,6 +98,16 @@ def predict(
     if not report.predicted and not report.earlier and part is None:
         source = "the lines above say" if is_stream(report.out) else f"{out}.skipped.csv says"
         raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {source} why.")
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments that are not as when they are left out, each as a user knows it."""
+    parameters = inspect.signature(predict).parameters.values()
+    return {
+        each.name: repr(values[each.name]) if each.kind is not each.KEYWORD_ONLY else option_flag(each.name)
+        for each in parameters
+        if values[each.name] != each.default
+    }
 
 
 def _merge(
