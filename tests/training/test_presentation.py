@@ -469,6 +469,21 @@ def test_fine_tuning_that_was_asked_for_is_fitted_to_the_limit_and_the_classifie
     assert short.finetune.optimizer == config.finetune.optimizer
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 20.0)
+    options = {"stage1.epochs": 10, "stage1.train": "classifier", "stage1.cached_views": 1, "model.name": "plain-cnn"}
+    config = resolve(options | {"finetune.epochs": 1, "finetune.epoch_share": share})
+    model: Any = None  # whose rate is given
+    enough = 12 + 1.15 * (1000 * share + 2 * 100 / 3 + 1000 / 3) / 20  # the features are one forward pass, a third
+    images = {"train": 1000, "test": 100}
+    assert time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail) == config
+    with pytest.raises(LongtailError, match="shortest possible"):
+        time_estimate.fit_to_limit(config, images, model, TimeLimit(enough - 1), print)
+
+
 def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(pace: Pace, stage: StageRun, progress: Progress) -> None:
         del pace, stage
