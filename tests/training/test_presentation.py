@@ -327,12 +327,16 @@ def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, mon
         network_trials.HeldOut, "judge", lambda out, logits, *taus: real(out, torch.zeros_like(logits), *taus)
     )
     monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 1.0))
+    finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "there is no GPU")])
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
     assert [trial.taken for trial in search.trials] == [False]
     assert config.finetune.epochs == 0
     assert config.data.image_size == search.choice.presentation.size
+    (mode,) = config.reasons
+    assert isinstance(mode, Choice)
+    assert (mode.value, str(search.trials[0].images) in mode.reason) == ("linear", True)
 
 
 def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_where_it_wins(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_origin, get_type_hints
 
@@ -313,6 +313,23 @@ class RunConfig(OptionGroup):
         """
         stages = [stage for index, stage in self.stages.items() if index <= number]
         return bool(stages) and all(stage.train != "all" and stage.cached_views > 0 for stage in stages)
+
+    def with_reasons(self, told: Mapping[str, tuple[str | int, str]]) -> RunConfig:
+        """Return the configuration with another value and reason for some of its choices.
+
+        Args:
+            told: Value and reason by option.
+
+        Example:
+            >>> config = RunConfig(reasons=[Choice("mode", "linear", "fast")])
+            >>> config.with_reasons({"mode": ("scratch", "it won")}).reasons
+            [Choice(option='mode', value='scratch', reason='it won', by='auto')]
+        """
+        reasons = list[Choice | str]()
+        for each in self.reasons:
+            value, reason = ("", "") if isinstance(each, str) else told.get(each.option, (each.value, each.reason))
+            reasons.append(each if isinstance(each, str) else replace(each, value=value, reason=reason))
+        return replace(self, reasons=reasons)
 
     @property
     def is_to_be_chosen(self) -> bool:

@@ -182,14 +182,9 @@ def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -
     stage = replace(
         _stage(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
     )
-    reasons = [
-        replace(each, reason=f"{plan.loss}, as {why}")
-        if not isinstance(each, str) and (each.option, each.by) == ("recipe", "auto")
-        else each
-        for each in config.reasons
-    ]
     model = replace(config.model, head="cosine" if plan.head == "cosine" else "linear", standardize=True)
-    return replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"), reasons=reasons)
+    changed = replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"))
+    return changed.with_reasons({"recipe": (config.recipe, f"{plan.loss}, as {why}")})
 
 
 def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:

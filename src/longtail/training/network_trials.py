@@ -274,7 +274,8 @@ def try_whole_networks(
     for each, result in zip(trials, results, strict=True):
         contest.reporter.say(_describe(each.attempt.title, result, METRIC_WORDS[metric]))
     if best == 0:
-        return config, results, more
+        reason = f"no network that is trained whole won on {len(held):,} training images held out"
+        return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more
     return _go_on(contest, config, trials[best - 1], len(rest), len(held)), results, LONGER
 
 
@@ -293,23 +294,21 @@ def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: 
     besides = max(won.seconds - won.epochs * trained / rate, 0.0) * images / trained
     evaluation = contest.evaluated * FORWARD_SHARE / rate
     left = (contest.limit.left - RESERVE - besides - evaluation) / MARGIN
-    config = won.attempt.configure(config, replace(won.attempt.plan, rate=rate), images, max(left, 1.0))
-    values: dict[str, str | int] = {
-        "model.name": config.model.name,
-        "data.image_size": config.data.image_size,
-        "mode": "linear, then all of the network" if config.finetune.epochs else config.mode,
-        "recipe": config.recipe,
-    }
-    if not config.finetune.epochs:
-        values["stage1.epochs"] = config.stage1.epochs
-    reason = f"won on {held:,} training images held out"
-    reasons = [
-        replace(each, value=values[each.option], reason=reason)
-        if not isinstance(each, str) and each.by == "auto" and values.get(each.option, each.value) != each.value
-        else each
-        for each in config.reasons
-    ]
-    return replace(config, reasons=reasons, model=replace(config.model, tau=won.judgment.tau))
+    changed = won.attempt.configure(config, replace(won.attempt.plan, rate=rate), images, max(left, 1.0))
+    changed = replace(changed, model=replace(changed.model, tau=won.judgment.tau))
+    reason, told = f"won on {held:,} training images held out", dict[str, tuple[str | int, str]]()
+    if changed.finetune.epochs:
+        told["mode"] = "linear, then all of the network", reason
+    else:
+        told = {
+            "model.name": (changed.model.name, reason),
+            "mode": (changed.mode, reason),
+            "recipe": (changed.recipe, reason),
+            "stage1.epochs": (changed.stage1.epochs, "as long as the time allows"),
+        }
+    if changed.data.image_size != config.data.image_size:
+        told["data.image_size"] = changed.data.image_size, reason
+    return changed.with_reasons(told)
 
 
 def finetuned(config: RunConfig, plan: Plan, images: int, seconds: float) -> RunConfig:

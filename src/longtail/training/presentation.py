@@ -35,15 +35,12 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
             contest.reporter.say(
                 "note: several processes compare no networks, sizes and fits: the first ones are taken"
             )
-        largest = largest_in_time(contest)
-        return _with_size(
-            with_presentation(contest.config, largest), largest, "the largest that there is time for"
-        ), None
+        return _without_comparison(contest, largest_in_time(contest)), None
     for size in contest.sizes:
         if not contest.attempt(replace(first, size=size)):
             break
     if not contest.judged:
-        return _with_size(with_presentation(contest.config, first), first, "the largest that there is time for"), None
+        return _without_comparison(contest, first), None
     for fit in contest.fits[1:]:
         contest.attempt(replace(contest.best(), fit=fit))
     for network in contest.networks[1:]:
@@ -95,31 +92,22 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     )
 
 
-def _with_size(config: RunConfig, shown: Presentation, reason: str) -> RunConfig:
-    """Return a configuration whose reason for the size of the images is another one, if that is not the usual size."""
-    reasons = [
-        replace(each, value=shown.size, reason=reason)
-        if not isinstance(each, str) and each.option == "data.image_size" and each.value != shown.size
-        else each
-        for each in config.reasons
-    ]
-    return replace(config, reasons=reasons)
+def _without_comparison(contest: Contest, shown: Presentation) -> RunConfig:
+    """Return the configuration with a presentation that was compared with no other."""
+    config = with_presentation(contest.config, shown)
+    if shown.size == contest.sizes[-1]:
+        return config
+    return config.with_reasons({"data.image_size": (shown.size, "the largest that there is time for")})
 
 
 def _with_reasons(config: RunConfig, search: Search) -> RunConfig:
     """Return a configuration whose reasons say what was compared."""
-    choice = search.choice.presentation
-    topics: dict[str, str | int] = {"model.name": choice.network, "data.image_size": choice.size}
+    choice, tried = search.choice.presentation, [each.presentation for each in search.tried]
     word = "the best" if search.choice.behind == 0 else "the fastest of those as good as the best"
-    compared = f"{word} of {len(search.tried)} that were compared on {search.images:,} training images"
-    several = {
-        "model.name": len({each.presentation.network for each in search.tried}) > 1,
-        "data.image_size": len({(each.presentation.size, each.presentation.fit) for each in search.tried}) > 1,
-    }
-    reasons = [
-        replace(each, value=topics[each.option], reason=compared)
-        if not isinstance(each, str) and several.get(each.option)
-        else each
-        for each in config.reasons
-    ]
-    return replace(config, reasons=reasons)
+    compared = f"{word} of {len(tried)} that were compared on {search.images:,} training images"
+    told: dict[str, tuple[str | int, str]] = {}
+    if len({each.network for each in tried}) > 1:
+        told["model.name"] = choice.network, compared
+    if len({(each.size, each.fit) for each in tried}) > 1:
+        told["data.image_size"] = choice.size, compared
+    return config.with_reasons(told)
