@@ -1,0 +1,115 @@
+"""Training through a network within a time limit: it is fitted to it, and begun again where its steps are late."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longtail.config.build import with_options
+from longtail.config.resolve import resolve
+from longtail.console import Reporter
+from longtail.errors import LongtailError
+from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.run.layout import read_config
+from longtail.training import time_estimate
+from longtail.training.launch import start_run
+from longtail.training.loop import Progress, StageRun
+from longtail.training.prepared_data import prepare_data
+from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
+
+QUIET = Reporter(quiet=True)
+
+
+def test_epochs_through_the_network_are_fitted_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 100.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    config = resolve(small | {"training.time_limit": 90.0})
+    start_run(config, tmp_path / "run", QUIET)
+    trained = read_config(tmp_path / "run").stage1.epochs
+    images = len(prepare_data(config.data).data.splits["train"])
+    assert 1 <= trained < 90 * 100 / images
+    with pytest.raises(LongtailError, match="shortest possible"):
+        start_run(with_options(config, {"training.time_limit": 5.0}), tmp_path / "short", QUIET)
+    assert not (tmp_path / "short").exists()
+
+
+@pytest.mark.parametrize(("seconds", "is_late"), [(0.5, False), (1.5, True)])
+def test_a_stage_is_late_where_its_first_steps_are_slow(
+    seconds: float, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    stage: Any = SimpleNamespace(epochs=2, steps=50, batch_size=10)  # 100 steps, for which there are 88 seconds
+    pace = Pace(TimeLimit(100.0), evaluated=30)
+    pace.on_stage_begin(stage)
+    with pytest.raises(TooSlowError) if is_late else nullcontext() as error:
+        for step in range(1, 51):
+            clock[0] += seconds
+            pace.on_step_end(stage, Progress(1, 0, step))
+    if error is not None:
+        assert error.value.images_per_second == pytest.approx(10 / seconds)
+
+
+def test_fine_tuning_that_was_asked_for_is_fitted_to_the_limit_and_the_classifier_before_it_stays() -> None:
+    options = {"stage1.epochs": 10, "stage1.train": "classifier", "stage1.cached_views": 1, "model.name": "plain-cnn"}
+    config = resolve(options | {"finetune.epochs": 4, "finetune.optimizer.lr": 0.001})
+    short = shortened(config, 3, {"train": 1000, "test": 100}, TimeLimit(100.0), images_per_second=20.0)
+    assert short.stage1 == config.stage1
+    assert 1 <= short.finetune.epochs * short.finetune.epoch_share < 2
+    assert short.finetune.optimizer == config.finetune.optimizer
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 20.0)
+    options = {"stage1.epochs": 10, "stage1.train": "classifier", "stage1.cached_views": 1, "model.name": "plain-cnn"}
+    config = resolve(options | {"finetune.epochs": 1, "finetune.epoch_share": share})
+    model: Any = None  # whose rate is given
+    enough = 12 + 1.15 * (1000 * share + 2 * 100 / 3 + 1000 / 3) / 20  # the features are one forward pass, a third
+    images = {"train": 1000, "test": 100}
+    assert time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail) == config
+    with pytest.raises(LongtailError, match="shortest possible"):
+        time_estimate.fit_to_limit(config, images, model, TimeLimit(enough - 1), print)
+
+
+def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(pace: Pace, stage: StageRun, progress: Progress) -> None:
+        del pace, stage
+        if progress.step == 3:
+            raise TooSlowError(20.0)
+
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6)
+    monkeypatch.setattr(Pace, "on_step_end", late)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    start_run(resolve(small | {"training.time_limit": 150.0}), tmp_path / "run", QUIET)
+    trained = read_config(tmp_path / "run")
+    assert 1 <= trained.stage1.epochs < 20
+    start_run(trained, tmp_path / "again", QUIET)  # as if it had been of this length from the start
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_grid_knows_a_shortened_run_again_and_its_configuration_repeats_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 100.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    config = resolve(small | {"training.time_limit": 90.0})
+    start_run(config, tmp_path / "run", QUIET)
+    planned = PlannedRun(name="ce", seed=0, baseline="ce", folder=tmp_path / "run", config=config)
+    assert state_of(planned) == "started"
+    with pytest.raises(LongtailError, match="time_limit"):
+        state_of(replace(planned, config=with_options(config, {"training.time_limit": 80.0})))
+    made = read_config(tmp_path / "run")
+    assert made.training.time_limit is None
+    assert 1 <= made.stage1.epochs < 20
