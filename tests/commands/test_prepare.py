@@ -53,6 +53,19 @@ def test_what_was_prepared_in_another_fit_trains_as_the_originals_do(
     assert losses["first"] == losses["second"] != losses["third"]
 
 
+def test_shards_are_written_and_trained_on(cli: Call, train: Call, photos: Path, tmp_path: Path) -> None:
+    (photos / "lynx" / "3.jpg").write_bytes(b"no image")
+    done = cli("prepare", photos, "--shards", "shards", "--band-shards", 2, "--skip-bad")
+    assert done.status == 0
+    assert re.match(r"shards: 23 images to stream \(23 train, 1 unreadable skipped\), \d+ images/s\n", done.out)
+    assert "longtail train stream:shards" in done.out
+    assert len(list((tmp_path / "shards").glob("train-*.parquet"))) == 2
+    assert train("stream:shards", "--data.image_size", 16, "--stage1.batch_size", 8).status == 0
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (sum(figures["train_counts"]), figures["test"]["num_images"]) == (19, 4)
+    assert figures["draws"]["stage1"]["images"] == figures["train_counts"]
+
+
 def test_a_bad_image_stops_unless_it_may_be_skipped(cli: Call, photos: Path) -> None:
     (photos / "lynx" / "3.jpg").write_bytes(b"no image")
     assert "lynx/3.jpg'" in cli("prepare", photos, "--out", "small", "--size", 16).complaint

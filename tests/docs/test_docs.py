@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from streams import tar
 from toy.__main__ import draw_toy
 
 import longtail
@@ -57,10 +58,18 @@ def code_lines(text: str) -> list[str]:
     return [line.strip() for line in joined.splitlines() if line.startswith("    ")]
 
 
+def script_blocks(text: str) -> list[str]:
+    """The lines of scripts and of files that hold commands, continued ones joined."""
+    blocks = "".join(fenced(text, "bash") + fenced(text, "yaml"))
+    return [line.strip() for line in re.sub(r"\\\n\s*", " ", blocks).splitlines()]
+
+
 def command_lines(text: str) -> list[str]:
     inline = [" ".join(span.split()) for span in re.findall(r"`(longtail [^`]+)`", text)]
-    blocks = [line[line.index("longtail ") :] for line in code_lines(text) if re.search(r"(^|\s)longtail \w", line)]
-    return inline + blocks
+    lines = [*code_lines(text), *script_blocks(text)]
+    starts = [(line, match.start(1)) for line in lines if (match := re.search(r"(?:^|[\s\"])(longtail \w)", line))]
+    # A command within quotation marks ends with them.
+    return inline + [line[at:].rstrip('"') if line[at - 1 : at] == '"' else line[at:] for line, at in starts]
 
 
 def script_lines(text: str) -> list[str]:
@@ -71,6 +80,8 @@ def script_lines(text: str) -> list[str]:
 
 def words_of(line: str) -> list[str]:
     bare = re.sub(r"\[[^\]]*\]", " ", line).replace("...", " ")
+    bare = re.sub(r"\$\w+", "1", bare)  # variables of a shell
+    bare = bare.replace("/data/", "").replace("s3://bucket/birds/", "tars/")  # what machines share
     return [PLACEHOLDERS.get(word, word) for word in shlex.split(bare, comments=True)[1:]]
 
 
@@ -83,13 +94,15 @@ BLOCKS = [(page, block) for page, block in PYTHON if page != "CONTRIBUTING.md"]
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what the pages speak of: a finished run ``runs/gcl``, ``mine.yaml``, and photos to look at."""
+    """A folder with what the pages speak of: a finished run ``runs/gcl``, ``mine.yaml``, photos and shards."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("photos", "SOURCE"):
         for number in range(20):
             of_class = folder / name / ("cat", "lynx")[number % 2]
             of_class.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (60, 50), (number, 0, 0)).save(of_class / f"{number}.png")
+    (folder / "tars").mkdir()
+    (folder / "tars" / "train.tar").write_bytes(tar([0, 1] * 10))
     (folder / "mine.yaml").write_text(fenced(PAGES["docs/recipes.md"], "yaml")[0])
     (folder / "runs" / "mine").mkdir(parents=True)
     full = base_config("cifar-lt/ce", overlay=read_config_file(folder / "mine.yaml").values) | {"recipe": "cifar-lt/ce"}
@@ -97,6 +110,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "runs" / "mine" / "config.yaml").write_text(yaml.safe_dump(full))
     small = "--epochs 1 --model.name plain-cnn --imbalance-ratio 20 --data.image_size 8 --data.validation_fraction 0.1"
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        assert main(["prepare", "photos", "--shards", "shards", "--quiet"]) == 0
         assert main(f"train digits --recipe cifar-lt/gcl --out runs/gcl --quiet {small}".split()) == 0
         yield folder
 
@@ -104,6 +118,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_there_are_commands_to_check() -> None:
     pages = {page for page, _ in LINES}
     assert {"README.md", "docs/data.md", "docs/recipes.md", "docs/training.md"} <= pages
+    assert all(any(word in line for _, line in LINES) for word in ("$SLURM_ARRAY_TASK_ID", "$shard")), "bash and YAML"
     assert {ALIASES.get(word, word) for word in (words_of(line)[0] for _, line in MENTIONED)} == set(COMMANDS)
 
 
