@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -107,24 +107,22 @@ class Attempt:
     taus: tuple[float, ...] = TAUS
 
 
-def plan_finetuning(contest: Contest, chosen: Presentation) -> list[Plan]:
-    """Measure what there is time for at each image size up to the chosen one, the largest first.
+def plan_finetuning(contest: Contest, chosen: Presentation) -> Iterator[Plan]:
+    """Measure what there is time for at each image size up to the chosen one, the smallest first.
 
     Args:
         contest: What was compared, with the time that is left.
         chosen: The presentation that the frozen network is shown.
     """
-    plans = []
     sizes = {accepted_size(chosen.network, min(size, chosen.size)) for size in contest.sizes}
-    for size in sorted(sizes, reverse=True):
+    for size in sorted(sizes):
         presentation = replace(chosen, size=size)
         setup = contest.set_up(presentation)
         stage = contest.config.finetune
         rate = measure_training_rate(setup.model, size, stage.batch_size, stage=stage)
         # Features of all images at this size, and the evaluation of a network that has changed.
         other = contest.images * contest.seconds_per_image(presentation) + contest.evaluated * FORWARD_SHARE / rate
-        plans.append(Plan(presentation, rate, (contest.limit.left - RESERVE) / MARGIN - other))
-    return plans
+        yield Plan(presentation, rate, (contest.limit.left - RESERVE) / MARGIN - other)
 
 
 def plan_from_nothing(contest: Contest, config: RunConfig) -> Plan:
@@ -150,7 +148,11 @@ def find_attempts(contest: Contest, config: RunConfig) -> tuple[list[Attempt], s
     """
     images, attempts, more = contest.training_images, list[Attempt](), ""
     plans = plan_finetuning(contest, Presentation(config.model.name, config.data.image_size, config.data.fit))
-    plan = next((each for each in plans if each.epochs(images) >= WORTHWHILE_EPOCHS), plans[-1])
+    plan = next(plans)
+    for larger in plans:  # a step at a size that there is no time for takes long to measure, and much memory
+        if larger.epochs(images) < WORTHWHILE_EPOCHS:
+            break
+        plan = larger
     if plan.epochs(images) >= FEWEST_EPOCHS:
         attempts.append(Attempt(plan, finetuned, "whole network"))
     else:
