@@ -1,6 +1,6 @@
 """Do the features of other engines and precisions lead to the same labels as PyTorch's in float32?
 
-python benchmarks/fidelity.py SOURCE [SOURCE ...] --json docs/performance/fidelity.json
+python benchmarks/fidelity.py SOURCE [SOURCE ...] --json docs/results/fidelity.json
 
 For each source: the features of a frozen network, by PyTorch and OpenVINO, in float32 and bfloat16, and a balanced
 logistic regression fitted on those of the training images by PyTorch in float32. Each row compares the test images: the

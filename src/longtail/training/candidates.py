@@ -81,7 +81,7 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
         (28, 'logit-adjustment', 'linear', 1.0)
     """
     result = []
-    strengths = (0.3, 0.1, 0.03) if images >= _ENOUGH * num_features else (0.1, 0.03, 0.3)
+    strengths = (1.0, 0.3, 0.1) if images >= _ENOUGH * num_features else (0.1, 0.03, 0.3)
     for name, loss, options, second in _METHODS:
         kind = "cosine" if name.startswith("cosine") else loss_class(loss).head
         for rate in strengths if kind == "linear" else (0.1, 0.01):
