@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from local_s3 import local_s3, new_bucket, s3_environment
 from PIL import Image
 from rich.console import Console
 
@@ -37,10 +39,16 @@ def ray() -> Iterator[Any]:
     import ray
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    environment = pytest.MonkeyPatch()
+    with socket.create_server(("127.0.0.1", 0)) as server:  # where a test may start a store
+        store = f"http://127.0.0.1:{server.getsockname()[1]}"
+    for name, value in s3_environment(store).items():  # which workers get as it is now
+        environment.setenv(name, value)
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 128 * 2**20}
     ray.init(address="local", num_cpus=1, num_gpus=1, logging_level="ERROR", **options)
     yield ray
     ray.shutdown()
+    environment.undo()
 
 
 @pytest.fixture
@@ -114,6 +122,26 @@ def test_a_predictor_maps_batches(ray: Any, ready: Path, photos: Path) -> None:
 
 
 @pytest.mark.timeout(280)
+def test_files_that_a_pipeline_writes_are_one_table(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
+    def typed(table: pa.Table) -> pa.Table:  # as in docs/scale.md
+        columns = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
+        return table.cast(pa.schema(columns))
+
+    paths = [{"path": str(path)} for path in (photos / "00.png", photos / "01.png", photos / "a" / "broken.png")]
+    rows = ray.data.from_items(paths, override_num_blocks=3).map_batches(
+        Predictor,
+        fn_constructor_kwargs={"run": str(ready), "top_k": 1, "workers": 1},
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=0,
+        batch_size=1,
+    )
+    rows.map_batches(typed, batch_format="pyarrow", num_cpus=0).write_parquet(str(tmp_path / "out"))
+    kinds = [pq.read_schema(file).field("problem").type for file in (tmp_path / "out").iterdir()]
+    assert kinds == [pa.string()] * 3
+    assert pq.read_table(tmp_path / "out")["problem"].null_count == 2
+
+
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize("device", ["cpu", "auto"])  # auto: the actors that predict on GPUs, as which CPUs stand in
 def test_a_cluster_writes_what_one_machine_would_and_goes_on(
     device: str, ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -153,6 +181,23 @@ def test_a_cluster_writes_what_one_machine_would_and_goes_on(
 
     # Finished: nothing is left to do.
     assert predict_on_ray(ready, photos, out, device="cpu").predicted == 0
+
+
+@pytest.mark.timeout(280)
+def test_images_and_parts_in_a_store(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:
+    with local_s3(int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])):
+        bucket = new_bucket()
+        fsspec.filesystem("s3").put(f"{photos}/", f"{bucket}/photos/", recursive=True)
+        report = predict_on_ray(ready, f"{bucket}/photos", f"{bucket}/parts", device="cpu", batch_size=16)
+        assert (report.predicted, report.skipped) == (60, 2)
+        assert predict_on_ray(ready, f"{bucket}/photos", f"{bucket}/parts", device="cpu").earlier == 62
+        merge_parts(f"{bucket}/parts", tmp_path / "merged.csv")
+    whole = predict_images(ready, photos, tmp_path / "whole.csv", workers=1)
+    rows = [
+        [line.split(",")[1] for line in table.read_text().splitlines()]
+        for table in (tmp_path / "merged.csv", whole.out)
+    ]
+    assert rows[0] == rows[1]
 
 
 def test_parts_of_another_model_are_refused(ray: Any, ready: Path, photos: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from failing_store import failing
+from local_s3 import local_s3, new_bucket, s3_environment
 from PIL import Image
 
 from longtail import remote
@@ -84,6 +85,27 @@ def test_predictions_are_those_of_the_folder(
 
 
 PICTURES = ("b.png", "a.JPG", "deep/c.png", "deep/er/d.webp", "0.png")
+
+
+def test_images_in_s3_are_those_of_the_folder(
+    ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with local_s3() as server:
+        for name, value in s3_environment(server).items():
+            monkeypatch.setenv(name, value)
+        bucket = new_bucket()
+        fsspec.filesystem("s3").put(f"{photos}/", f"{bucket}/photos/", recursive=True)
+        for end in ("", "/", "/**/*.png", "/deep/*", "/b.png"):
+            assert names(f"{bucket}/photos{end}") == names(f"{photos}{end}")
+        remote_one = predict_images(ready, f"{bucket}/photos", tmp_path / "s3.csv", batch_size=2)
+        local_one = predict_images(ready, photos, tmp_path / "local.csv", batch_size=2)
+        (tmp_path / "list.csv").write_text(f"path\n{bucket}/photos/b.png\n{bucket}/photos/gone.png\n")
+        gone = predict_images(ready, tmp_path / "list.csv", tmp_path / "gone.csv")
+    tables = [list(csv.reader(report.out.open())) for report in (remote_one, local_one)]
+    assert [[Path(row[0]).name, *row[1:]] for row in tables[0]] == [[Path(row[0]).name, *row[1:]] for row in tables[1]]
+    assert len(tables[0]) == 6
+    assert (remote_one.skipped, gone.skipped, gone.predicted) == (local_one.skipped, 1, 1)
+    assert "does not exist" in gone.problems[0][1]
 
 
 def test_a_table_names_remote_images(ready: Path, bucket: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from failing_store import failing
+from local_s3 import local_s3, new_bucket, s3_environment
 from PIL import Image
 
 from longtail import remote
@@ -42,27 +43,17 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A local S3."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
+    with local_s3() as address:
+        yield address
 
 
 @pytest.fixture(params=["memory", "s3"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    name = uuid.uuid4().hex
     if request.param == "memory":
-        return f"memory://{name}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("server"))
-    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(variable, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-    return f"s3://{name}"
+        return f"memory://{uuid.uuid4().hex}"
+    for name, value in s3_environment(request.getfixturevalue("server")).items():
+        monkeypatch.setenv(name, value)
+    return new_bucket()
 
 
 def read(url: str) -> bytes:
