@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def first_step(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row
 
 
 def throughput(flags: argparse.Namespace, split: Split, name: str) -> Iterator[Row]:
-    """Yield the rate of the loader next to that of decoding alone."""
+    """Yield the rate of the loader next to that of decoding alone, by the clock and by the time of processors."""
     rows = np.random.default_rng(0).choice(len(split), min(SAMPLED, len(split)), replace=False)
     decoder = Decoder(split.select(rows), Square(flags.size, flags.size))
     loader = StreamingLoader(decoder, torch.from_numpy(decoder.split.labels.copy()), CPU, cores())
@@ -114,9 +115,24 @@ def throughput(flags: argparse.Namespace, split: Split, name: str) -> Iterator[R
         "decode": lambda: pure_decode_seconds(decoder),
         "loader": lambda: epoch_seconds(loader),
     }
-    measured = rates(sides, len(rows), flags.repeats)
-    title = f"loader at {flags.size} px on {cores()} cores: {name}"
-    yield row(title, measured["loader"], None, "images/s", floor=measured["decode"], device=CPU)
+    title = f"loader at {flags.size} px on {cores()} cores"
+    busy = {side: partial(busy_during, measure) for side, measure in sides.items()}
+    for words, each in (("", sides), (", a second of a core", busy)):
+        measured = rates(each, len(rows), flags.repeats)
+        yield row(f"{title}{words}: {name}", measured["loader"], None, "images/s", floor=measured["decode"], device=CPU)
+
+
+def busy_during(work: Callable[[], object]) -> float:
+    """Seconds that processors work for this process and its children during a call."""
+    begun = busy_seconds()
+    work()
+    return busy_seconds() - begun
+
+
+def busy_seconds() -> float:
+    """Seconds that processors have worked for this process and its children, those that have ended included."""
+    living = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + _children_seconds() + sum(times.user + times.system for times in living)
 
 
 def network_alone(flags: argparse.Namespace, classes: int) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -175,16 +176,19 @@ def _forward(run: FinishedRun, splits: Mapping[str, Split], reporter: Reporter, 
     outputs: dict[str, ModelOutputs] = {}
     with reporter.bar(f"{title}: images", sum(map(len, splits.values()))) as bar:
 
-        def columns_of(batches: Iterator[BatchOutputs]) -> list[dict[str, Tensor]]:
-            before, parts = sum(len(output.label) for output in outputs.values()), []
+        def columns_of(images: int, batches: Iterator[BatchOutputs]) -> dict[str, npt.NDArray[Any]]:
+            before, columns = sum(len(output.label) for output in outputs.values()), dict[str, Tensor]()
             for logits, features, labels, rows in batches:
-                parts.append(_columns(scores(logits), labels, features.float()))
+                for name, values in _columns(scores(logits), labels, features.float()).items():
+                    if name not in columns:  # whole: pieces of it would lie between the logits and keep their memory
+                        columns[name] = torch.empty(images, *values.shape[1:], dtype=values.dtype)
+                    columns[name][rows] = values
                 bar.update(before + int(rows[-1]) + 1)
-            return parts
+            return {name: values.numpy() for name, values in columns.items()}
 
         for name, split in splits.items():
-            parts = forward_pass(run.engine, *passes[name], torch.arange(len(split)), columns_of)
-            columns = {column: torch.cat([part[column] for part in parts]).numpy() for column in parts[0]}
+            every = torch.arange(len(split))
+            columns = forward_pass(run.engine, *passes[name], every, partial(columns_of, len(split)))
             outputs[name] = ModelOutputs(columns, columns.pop("features"))
     return outputs
 
