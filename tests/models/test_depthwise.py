@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from longtail.models.depthwise import SmallDepthwiseConv2d, with_fast_depthwise
+from longtail.models.depthwise import Float32Training, SmallDepthwiseConv2d, with_fast_depthwise
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,23 @@ def test_other_convolutions_are_left_as_they_are() -> None:
         nn.Conv2d(8, 8, 3, padding="same", groups=8, bias=False),
         nn.Conv2d(8, 8, 3, padding=1, groups=8),
     ]
-    assert {type(module) for module in with_fast_depthwise(nn.Sequential(*others))} == {nn.Conv2d}
+    changed = with_fast_depthwise(nn.Sequential(*others))
+    assert not any(isinstance(module, SmallDepthwiseConv2d) for module in changed)
+    assert [isinstance(module, Float32Training) for module in changed] == [False, True, False, True, True, True]
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (9, 1), (9, 2)])
+def test_under_autocast_they_train_in_float32(side: int, stride: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(16, 16, 5, stride, padding=2, groups=16, bias=False))
+    fast = with_fast_depthwise(copy.deepcopy(plain))
+    images = torch.randn(4, 16, side, side).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = fast(images)
+    slope = torch.randn(result.shape).bfloat16()
+    (gradient,) = torch.autograd.grad(result, fast.parameters(), slope)
+    (expected,) = torch.autograd.grad(plain(images.float()), plain.parameters(), slope.float())
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient, expected)  # to rounding in float32
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert fast.eval()(images).equal(plain(images))
