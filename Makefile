@@ -1,10 +1,10 @@
-# make install | demo | test | browser | lint | clean  (each works on a fresh machine and twice in a row)
+# make install | demo | test | test-ray | browser | lint | clean  (each works on a fresh machine and twice in a row)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test browser lint clean
+.PHONY: install demo test test-ray browser lint clean
 
 install: $(STAMP)
 
@@ -33,6 +33,12 @@ browser: install
 
 test: lint browser
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The tests that `make test` skips, as they need Ray and a local S3 server.
+test-ray: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(VENV)/ray -r requirements-ray.txt
+	PYTHONPATH=$(CURDIR)/$(VENV)/ray $(BIN)/pytest -n 2 tests/test_ray_cluster.py tests/experiments/test_grid_ray.py \
+	  tests/predict/test_ray_pipeline.py tests/predict/test_remote_output.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail.device import cores
-from longtail.errors import LongtailError, first_line
+from longtail.errors import LongtailError, UsageError, first_line
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,7 +43,14 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
 
     Raises:
         LongtailError: Ray is not installed, or there is no such cluster.
+        UsageError: The address is that of Ray's client, for which workers could not call this process back.
     """
+    place = latest() if address == "auto" else address
+    if place.startswith("ray://"):
+        raise UsageError(
+            f"{place} is for clients outside of a cluster, and this command is a part of it: give the command on one "
+            "of its machines with --ray auto, or with the address of the head, such as head:6379."
+        )
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -57,7 +64,6 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
         return
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
     try:
-        place = latest() if address == "auto" else address
         if re.fullmatch(r"[^/]+:\d{1,5}", place) and not answers(place):  # Ray itself would try for minutes
             raise ConnectionError(f"{place} does not answer")
         ray.init(address=place or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -67,7 +73,7 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
             f"no Ray cluster {where} ({first_line(error)}): check its address and its token."
         ) from error
     try:
-        with last_words(stopped("this process was ended")):
+        with last_words("the command was ended, perhaps together with its node: repeat it; what is finished is kept."):
             yield ray
     except ClusterLostError:  # there is nothing to shut down
         raise
@@ -175,10 +181,13 @@ class Board:
 
 
 def board_of(ray: Any) -> Any:
-    """Start a :class:`Board` as an actor on the machine of this process, where it lives as long as the command."""
+    """Start a :class:`Board` as an actor on the machine of this process, where it lives as long as the command.
+
+    If its process is lost, Ray starts another one, without the news of before.
+    """
     affinity = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     here = affinity(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Board).remote()
 
 
 def failed(reason: object) -> str:

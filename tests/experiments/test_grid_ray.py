@@ -20,7 +20,7 @@ from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, PlannedRun, plan_grid, state_of
 from longtail.experiments.grid_ray import RayPool, choose_resources, ray_pool
-from longtail.experiments.grid_runner import run_grid
+from longtail.experiments.grid_runner import Begun, run_grid
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'longtail[ray]'")
 pytestmark = pytest.mark.timeout(280)
@@ -85,6 +85,27 @@ def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path)
     assert [state_of(run) for run in grid.runs] == ["finished", "finished"]
     assert [len(starts_of(run)) for run in grid.runs] == [2 if run in on_it else 1 for run in grid.runs]
     assert "going on" in said
+
+
+def test_a_lost_board_ends_no_grid(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, lost, asked, begun = plan_grid(spec(tmp_path)), list[bool](), list[bool](), RayPool.begun
+
+    def recorded(pool: RayPool) -> Begun:
+        asked.extend(lost)
+        return begun(pool)
+
+    monkeypatch.setattr(RayPool, "begun", recorded)
+    with ray_pool("", Reporter(quiet=True), command=waiting_command) as pool:
+
+        def lose() -> None:
+            ray.kill(pool._board, no_restart=False)
+            lost.append(True)
+
+        with when((lambda: have_begun(grid), lose), (lambda: len(asked) > 10, (tmp_path / "go").touch)) as done:
+            assert run_grid(grid, Reporter(quiet=True), pool=pool) == {}
+        assert ray.get(pool._board.take.remote()) == []
+    assert done == [0, 1]
+    assert [state_of(run) for run in grid.runs] == ["finished", "finished"]
 
 
 def test_ctrl_c_saves_every_run(cluster: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def work(config: str, out: str, finished: str) -> None:
             Reporter(quiet=True),
             callbacks=[CtrlC(1, 1, 10)],
         )
+    if rank == 0:  # for one process to continue
+        shutil.copytree(stopped, f"{out}-for-one")
     assert main(["train", "--config", config, "--out", stopped, "--resume", "auto", "--quiet"]) == 0
 
     # Batch normalization, whose statistics differ between the processes while they train.

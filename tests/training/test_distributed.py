@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError, UsageError
+from longtail.run.layout import read_config
 from longtail.training.engine import LocalEngine
-from longtail.training.launch import start_run
+from longtail.training.launch import resume_run, start_run
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -94,6 +95,16 @@ def test_metrics_of_two_processes_describe_the_saved_model(pair: tuple[Path, Pat
 def test_two_processes_stop_together_and_resume_to_the_same_weights(pair: tuple[Path, Path]) -> None:
     straight, stopped = (load_file(run / "model.safetensors") for run in (pair[1], pair[1].with_name("two-stopped")))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def test_one_process_continues_a_run_of_two_to_the_same_weights(pair: tuple[Path, Path]) -> None:
+    run = pair[1].with_name("two-for-one")
+    resume_run(read_config(run), run, Reporter(quiet=True))
+    straight, continued = (load_file(each / "model.safetensors") for each in (pair[1], run))
+    assert straight.keys() == continued.keys()
+    for name in straight:
+        torch.testing.assert_close(continued[name], straight[name], rtol=0, atol=1e-5)
+    assert json.loads((run / "metrics.json").read_text())["hardware"]["processes"] == 1
 
 
 def test_the_report_is_written_once(pair: tuple[Path, Path]) -> None:

@@ -167,7 +167,11 @@ class RayPool:
         self._news = self._news or self._board.take.remote()
         if not self._ray.wait([self._news], timeout=0)[0]:
             return []
-        begun, self._news = self._ray.get(self._news), None
+        asked, self._news = self._news, None
+        try:
+            begun = self._ray.get(asked)
+        except self._ray.exceptions.RayError:  # the board was lost: Ray starts another one, and only the view has a gap
+            return []
         return [(self._runs[number], "" if self._is_one_machine else machine) for number, machine in begun]
 
     def ended(self) -> Ended:
