@@ -68,7 +68,7 @@ def test_the_choice_is_the_first_that_is_within_a_standard_error_of_the_best(por
     assert (portfolio.choice.name, portfolio.choice.lr) == next(each for each in order if each in equal)
 
 
-@pytest.mark.parametrize(("images", "first"), [(120, 0.3), (119, 0.1)])
+@pytest.mark.parametrize(("images", "first"), [(120, 1.0), (119, 0.1)])
 def test_regularization_is_stronger_where_a_feature_has_fewer_than_ten_images(images, first) -> None:
     plan = candidates(12, images)[0].plan
     assert plan.lr * 12**0.5 == pytest.approx(first)

@@ -42,7 +42,7 @@ def training_lock(run: Path, say: Callable[[str], None], *, patience: float = 0.
 
     Example:
         >>> import tempfile
-        >>> run = Path(tempfile.mkdtemp()) / "run"
+        >>> run = Path(tempfile.mkdtemp())
         >>> with training_lock(run, print), training_lock(run, print):
         ...     run_lock(lock_file(run)).is_locked
         True
@@ -69,4 +69,6 @@ def training_lock(run: Path, say: Callable[[str], None], *, patience: float = 0.
         yield
     finally:
         if lock.is_locked:
+            if not run.exists():  # refused: nothing is left behind
+                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

@@ -59,7 +59,8 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
     """Return what is tried, the simpler ones first, each with more and with less regularization.
 
     The first strength of each is the safer one where nothing tells them apart: a weaker one where each feature has ten
-    images, as usual for tables [1], else a stronger one.
+    images, as usual for tables [1], else a stronger one. Linear ones have a still weaker one there, in place of the
+    strongest.
 
     A step of AdamW moves every weight by the learning rate, and thus a logit of standardized features, or the direction
     of a cosine classifier's weight, by that times the root of their number: the rates are divided by it. More
