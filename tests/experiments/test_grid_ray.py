@@ -32,12 +32,13 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-def run_waiting(grid: Grid) -> tuple[dict[Path, str], str]:
-    """Run a grid of processes that wait, and return the problems and what was said."""
-    console = Console(file=io.StringIO(), record=True, width=200)
-    with ray_pool("", Reporter(console), command=waiting_command) as pool:
-        problems = run_grid(grid, Reporter(console), pool=pool)
-    return problems, console.export_text()
+def run_waiting(grid: Grid, terminal: io.StringIO | None = None) -> tuple[dict[Path, str], str]:
+    """Run a grid of processes that wait, and return the problems and what was said, also while it runs."""
+    terminal = terminal or io.StringIO()
+    reporter = Reporter(Console(file=terminal, width=200))
+    with ray_pool("", reporter, command=waiting_command) as pool:
+        problems = run_grid(grid, reporter, pool=pool)
+    return problems, terminal.getvalue()
 
 
 def have_begun(grid: Grid) -> bool:
@@ -76,15 +77,18 @@ def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path)
             on_it.append(grid.runs[0])
             os.kill(process, signal.SIGKILL)
 
-    again = lambda: all(len(starts_of(run)) == 2 for run in on_it)  # noqa: E731
-    with when((lambda: have_begun(grid), lose), (again, (tmp_path / "go").touch)) as done:
-        problems, said = run_waiting(grid)
+    terminal = io.StringIO()
+
+    def goes_on() -> bool:  # and says so: news of a run may come after those of its end
+        return all(len(starts_of(run)) == 2 for run in on_it) and terminal.getvalue().count("going on") >= len(on_it)
+
+    with when((lambda: have_begun(grid), lose), (goes_on, (tmp_path / "go").touch)) as done:
+        problems, _ = run_waiting(grid, terminal)
     if lost == "node":
         cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)  # from the main thread alone
     assert (done, problems) == ([0, 1], {})
     assert [state_of(run) for run in grid.runs] == ["finished", "finished"]
     assert [len(starts_of(run)) for run in grid.runs] == [2 if run in on_it else 1 for run in grid.runs]
-    assert "going on" in said
 
 
 def test_a_lost_board_ends_no_grid(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
