@@ -377,7 +377,7 @@ def judged_alike(metric: str, score: float) -> Judgment:
 def test_where_there_is_no_time_for_it_nothing_is_tried_and_the_run_says_so(
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network_trials, "measure_training_rate", lambda *_, **__: 0.5)
+    monkeypatch.setattr(contest_module, "measure_training_rate", lambda *_, **__: 0.5)
     start_run(finetuned, tmp_path / "run", QUIET)
     search = read_search(tmp_path / "run")
     assert search is not None

@@ -207,9 +207,7 @@ def leaves_network_open(given: Collection[str]) -> bool:
         >>> leaves_network_open({"model.head", "data.image_size"}), leaves_network_open({"data.mean"})
         (True, False)
     """
-    return _OF_NETWORK.isdisjoint(given) and not any(
-        option.startswith("model.") and option != "model.head" for option in given
-    )
+    return _are_untouched(_OF_NETWORK, ("model.",), set(given) - {"model.head"})
 
 
 def weighs_networks(recipe: str, mode: str, gpu: str, given: Collection[str]) -> bool:
@@ -241,10 +239,13 @@ def leaves_all_open(given: Collection[str]) -> bool:
         >>> leaves_all_open({"data.fit", "training.seed"}), leaves_all_open({"stage1.batch_size"})
         (True, False)
     """
-    replaced = _OF_NETWORK | {"recipe", "data.image_size", "data.augmentation"}
-    return replaced.isdisjoint(given) and not any(
-        option.startswith(("model.", "stage1.", "stage2.", "finetune.")) for option in given
-    )
+    options = _OF_NETWORK | {"recipe", "data.image_size", "data.augmentation"}
+    return _are_untouched(options, ("model.", "stage1.", "stage2.", "finetune."), given)
+
+
+def _are_untouched(options: Collection[str], sections: tuple[str, ...], given: Collection[str]) -> bool:
+    """Whether none of some options, and none within some sections, was given."""
+    return not any(option in options or option.startswith(sections) for option in given)
 
 
 def feature_schedule(images: int) -> tuple[int, int]:

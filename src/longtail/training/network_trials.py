@@ -117,9 +117,7 @@ def plan_finetuning(contest: Contest, chosen: Presentation) -> Iterator[Plan]:
     sizes = {accepted_size(chosen.network, min(size, chosen.size)) for size in contest.sizes}
     for size in sorted(sizes):
         presentation = replace(chosen, size=size)
-        setup = contest.set_up(presentation)
-        stage = contest.config.finetune
-        rate = measure_training_rate(setup.model, size, stage.batch_size, stage=stage)
+        rate = contest.training_rate(presentation)
         # Features of all images at this size, and the evaluation of a network that has changed.
         other = contest.images * contest.seconds_per_image(presentation) + contest.evaluated * FORWARD_SHARE / rate
         yield Plan(presentation, rate, (contest.limit.left - RESERVE) / MARGIN - other)
