@@ -149,6 +149,9 @@ def test_the_baseline_of_each_run(vary: dict[str, Any], baseline: str, expected:
         ({"runs": {"ce": None}}, "runs.ce"),
         ({"runs": {"ce": "cifar-lt/ce"}}, "runs.ce"),
         ({"runs": {"ce": {"recip": "cifar-lt/ce"}}}, "'runs.ce.recipe'"),
+        ({"runs": {"ce": {"something": 1}}}, "unknown option 'runs.ce.something'"),
+        ({"runs": {"ce": {"stage1.epochs": 3}}}, "below runs.ce.set"),
+        ({"runs": {"ce": {"stage1": {"epochs": 3}}}}, "below runs.ce.set"),
         ({"runs": {"ce": {"recipe": "cifar-lt/cee"}}}, "'cifar-lt/ce'"),
         ({"runs": {"a/b": {"recipe": "cifar-lt/ce"}}}, "'a/b'"),
         ({"runs": {"ce": {"recipe": "cifar-lt/ce", "set": {"stage1.loss.options.x": 1}}}}, "'x'"),
@@ -158,6 +161,7 @@ def test_a_grid_that_cannot_be_planned_is_named(changes: dict[str, Any], words: 
     with pytest.raises(LongtailError, match=re.escape(words)) as caught:
         plan_grid(spec(tmp_path / "out") | changes, "my.yaml")
     assert "my.yaml" in str(caught.value)
+    assert "__" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

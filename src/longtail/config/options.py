@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -45,10 +45,22 @@ def groups_of(group: type[Any], prefix: str = "") -> dict[str, type[Any]]:
         ['stage1.', 'stage1.loss.', 'stage1.optimizer.', 'stage1.schedule.']
     """
     groups = {prefix: group}
-    for name, kind in get_type_hints(group).items():
+    for name, kind in types_of(group).items():
         if isinstance(kind, type) and is_dataclass(kind):
             groups |= groups_of(kind, f"{prefix}{name}.")
     return groups
+
+
+def types_of(group: type[Any]) -> dict[str, Any]:
+    """Return the type of each field of a group of options, with its range.
+
+    Example:
+        >>> from longtail.config.stage import LossConfig
+        >>> list(types_of(LossConfig))
+        ['name', 'options']
+    """
+    hints = get_type_hints(group, include_extras=True)
+    return {name: kind for name, kind in hints.items() if get_origin(kind) is not ClassVar}
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:

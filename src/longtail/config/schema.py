@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Len
 
@@ -26,6 +26,7 @@ from longtail.config.options import (
     Tracker,
     WholeNumber,
     groups_of,
+    types_of,
 )
 from longtail.config.stage import AUTO_LOSS, FINETUNING, StageConfig
 
@@ -360,6 +361,6 @@ def option_types() -> Mapping[str, Any]:
     return {
         prefix + name: kind
         for prefix, group in groups_of(RunConfig).items()
-        for name, kind in get_type_hints(group, include_extras=True).items()
-        if get_origin(kind) is not ClassVar and not is_dataclass(kind)
+        for name, kind in types_of(group).items()
+        if not is_dataclass(kind)
     }

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Len
 
 from longtail.compare.ablations import short_option
 from longtail.config.auto import AUTO, Facts, after_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
-from longtail.config.options import Count, Nested, OptionGroup, WholeNumber, flatten, merge, nested
+from longtail.config.options import Count, Nested, OptionGroup, WholeNumber, flatten, merge, nested, types_of
 from longtail.config.recipes import base_config, check_recipe
 from longtail.config.resolve import choose_start, draft, is_automatic, resolve
-from longtail.config.schema import Choice, RunConfig
+from longtail.config.schema import Choice, RunConfig, option_types
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
@@ -281,11 +281,14 @@ def state_of(run: PlannedRun) -> State:
 def _typed(values: Nested, where: str | Document) -> GridSpec:
     """Build the specification of a grid; every name and every value is checked."""
     runs = values.get("runs")
-    types = get_type_hints(GridSpec) | {
-        f"runs.{name}.{option}": kind
-        for name in (runs if isinstance(runs, dict) else ())
-        for option, kind in get_type_hints(RunSpec).items()
-    }
+    types = types_of(GridSpec)
+    for name, run in runs.items() if isinstance(runs, dict) else ():
+        of_run = types_of(RunSpec)
+        types |= {f"runs.{name}.{option}": kind for option, kind in of_run.items()}
+        for option in flatten(run) if isinstance(run, dict) else ():
+            if option in option_types() and option not in of_run:
+                place = where.at(f"runs.{name}") if isinstance(where, Document) else where
+                raise LongtailError(f"{place}: {option} is an option of training: move it below runs.{name}.set.")
     return typed(GridSpec, values, where, types=types)
 
 

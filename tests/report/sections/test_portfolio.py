@@ -66,19 +66,20 @@ def test_finalists_have_whiskers_and_names_and_the_ends_are_marked(make_run):
 def test_those_dropped_early_are_paler_and_stand_where_the_finalists_went(make_run):
     (drawing,) = section_of(make_run, fake_portfolio()).drawings
     drawn = traces(drawing)
-    # The fold they were tried on was easier, by two points and by ten.
-    assert list(drawn["dropped"].x) == pytest.approx([0.70, 0.975])
-    assert list(drawn["dropped"].y) == pytest.approx([0.76, 0.60])
+    # The fold they were tried on was easier, by two points and by ten; near 100% less of that is taken off.
+    assert list(drawn["dropped"].x) == pytest.approx([0.6975, 0.9944], abs=1e-4)
+    assert list(drawn["dropped"].y) == pytest.approx([0.7402, 0.5197], abs=1e-4)
     assert drawn["dropped"].error_x.array is None
     assert drawn["dropped"].marker.opacity < 1
     assert drawn["dropped"].marker.size < drawn["finalists"].marker.size
-    assert "about 76.0%" in drawn["dropped"].hovertext[0]
+    assert "about 74.0%" in drawn["dropped"].hovertext[0]
 
 
 def test_what_is_moved_stays_a_share():
     easy = [replace(each, accuracy=each.accuracy - 0.2) for each in fake_portfolio().first_round]
     moved = portfolio.dropped(replace(fake_portfolio(), first_round=tuple(easy)))
-    assert max(each.accuracy for each in moved) == 1.0
+    assert [each.accuracy for each in moved] == sorted(each.accuracy for each in moved)
+    assert 0.99 < moved[1].accuracy < 1.0
     assert moved[0].groups == pytest.approx({"many": 0.9, "medium": 0.8, "few": 0.7})
 
 
@@ -147,7 +148,7 @@ def test_the_table_lists_all_with_what_is_an_estimate_marked(make_run):
     assert chosen["Balanced"] == ("79.8", "77.8–81.8")
     assert chosen["Accuracy"] == ("78.0", "76.0–80.0")
     assert (chosen["Few"], chosen["Behind"], chosen["Folds"], chosen["Seconds"]) == ("70.0", "0.2 ± 1.0", "3", "1.5")
-    assert dropped["Balanced"] == ("≈ 76.0", "")
+    assert dropped["Balanced"] == ("≈ 74.0", "")
     assert (dropped["Behind"], dropped["Folds"]) == ("n/a", "1")
     assert "weighted, tau 0.5 (chosen), cosine: balanced 79.8 (77.8–81.8)" in section.drawings[0].alt
 

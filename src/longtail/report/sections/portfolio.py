@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
+from scipy.special import expit, logit
 
 from longtail.compare.table import Comparison
 from longtail.config.options import Metric
@@ -26,6 +27,7 @@ CHOSEN, OTHER, GRAY = (THEME[name][0] for name in ("run1", "run2", "run0"))
 ACCURACY: Final = Measure("accuracy", "portfolio", "Accuracy", ".1%")
 BALANCED: Final = Measure("balanced", "portfolio", "Balanced accuracy", ".1%")
 HEIGHT: Final = 460
+_LEAST_SHARE: Final = 0.005  # of right answers, where none or all are right: log-odds are finite
 AREAS: Final[dict[str, tuple[float, float]]] = {"one": (680, 400), "two": (450, 400), "three": (265, 400)}
 """Pixels of the points of a figure for each layout of the section; places for the names are found in these."""
 SHORT: Final[dict[Metric, str]] = {
@@ -71,15 +73,15 @@ def _title(each: FirstRun[Portfolio]) -> str:
 def dropped(portfolio: Portfolio) -> list[CandidateResult]:
     """The candidates dropped early, with their figures moved to where those of the finalists are.
 
-    They were judged on other images and after a shorter training. What the finalists gained or lost since, in the mean,
-    is added: differences on the same images are kept.
+    They were judged on other images and after a shorter training. What the finalists gained or lost since, in the mean
+    and in log-odds, is added: the order on the same images is kept, and no figure reaches 100% by being moved.
 
     Args:
         portfolio: All candidates, and the first round of the finalists.
     """
 
     def change(read: Iterable[tuple[float, float]]) -> float:
-        return float(np.mean([after - before for before, after in read]))
+        return float(np.mean([_log_odds(after) - _log_odds(before) for before, after in read]))
 
     pairs = list(zip(portfolio.first_round, portfolio.finalists, strict=True))
     score = change((before.score, after.score) for before, after in pairs)
@@ -93,17 +95,21 @@ def dropped(portfolio: Portfolio) -> list[CandidateResult]:
     return [
         replace(
             each,
-            score=_share(each.score + score),
-            accuracy=_share(each.accuracy + accuracy),
-            balanced_accuracy=_share(each.balanced_accuracy + balanced),
-            groups={name: _share(value + groups[name]) for name, value in each.groups.items() if name in groups},
+            score=_moved(each.score, score),
+            accuracy=_moved(each.accuracy, accuracy),
+            balanced_accuracy=_moved(each.balanced_accuracy, balanced),
+            groups={name: _moved(value, groups[name]) for name, value in each.groups.items() if name in groups},
         )
         for each in portfolio.candidates[len(portfolio.finalists) :]
     ]
 
 
-def _share(value: float) -> float:
-    return min(max(value, 0.0), 1.0)
+def _log_odds(share: float) -> float:
+    return float(logit(np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)))
+
+
+def _moved(share: float, change: float) -> float:
+    return float(expit(_log_odds(share) + change))
 
 
 def _extent(portfolios: Sequence[Portfolio], axis: int) -> Iterator[list[float]]:
