@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,31 @@ def test_every_mixing_trains_and_repeats(mixing: Any) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
     plain = one_epoch(StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.01)), cpu())
     assert not torch.equal(first["head.weight"], plain["head.weight"])
+
+
+def test_a_part_of_the_epochs_mixes_images_or_trains_on_smaller_ones() -> None:
+    stage = StageConfig(epochs=4, batch_size=24, mixing="mixup", mixing_until=0.5, image_sizes=[8, 12, 16, 16])
+    torch.manual_seed(0)
+    model = build_model("plain-cnn", 3, "linear")
+    run = make_stage(stage, cpu(), model)
+    sides, mixed = list[int](), list[bool]()
+    model.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
+    run.callbacks = [SeesTargets(mixed)]
+    for epoch in range(4):
+        train_epoch(run, epoch)
+    assert sides == [8, 12, 16, 16]
+    assert mixed == [True, True, False, False]
+
+
+@dataclass
+class SeesTargets(Callback):
+    """Notes whether the targets of each batch are mixed."""
+
+    mixed: list[bool]
+
+    def on_logits(self, logits: torch.Tensor, target: torch.Tensor, share: float) -> None:
+        del logits, share
+        self.mixed.append(target.ndim == 2)
 
 
 class StopAfterOneStep(Callback):

@@ -256,7 +256,9 @@ def _stage(stage: StageConfig) -> str:
         stage.schedule.name,
     ]
     words += [f"{stage.sampler} draws"] if stage.sampler != "shuffle" else []
-    words += [stage.mixing] if stage.mixing != "none" else []
+    if stage.mixing != "none":
+        words.append(stage.mixing + (f" in the first {stage.mixing_until:.0%}" if stage.mixing_until < 1 else ""))
+    words += [f"images of {', '.join(map(str, stage.image_sizes))} pixels in turn"] if stage.image_sizes else []
     return ", ".join(words + ([f"{stage.cached_views} stored views"] if stage.cached_views else []))
 
 

@@ -26,6 +26,7 @@ _CHOSEN: Final = frozenset(
     + [f"data.{option}" for option in ("image_size", "resize", "mean", "std", "augmentation")]
     + [f"{stage}.{option}" for stage in ("stage1", "stage2") for option in _OF_A_STAGE.split()]
 )
+_COMPILED_SIZES: Final = 3  # with two sizes of a batch each, PyTorch compiles no more than eight graphs
 
 
 def resolve(
@@ -307,6 +308,29 @@ def check_config(config: RunConfig) -> None:
     tried = {3: config.finetune} if config.search.finetuning else {}
     for number, stage in (config.stages | tried).items():
         head = _check_stage(section_name(number), stage, head, config.model)
+        if stage.image_sizes:
+            _check_image_sizes(section_name(number), stage, config)
+
+
+def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None:
+    """Check the sizes that images are scaled down to in the course of a stage."""
+    from longtail.models.image_sizes import has_fixed_size
+
+    sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name
+    if max(sizes) > full:
+        raise UsageError(
+            f"--{name}.image_sizes scales images down from --data.image_size {full}, not up to {max(sizes)}: "
+            "choose smaller ones."
+        )
+    if stage.cached_views:
+        raise UsageError(f"--{name}.image_sizes needs images, and --{name}.cached_views trains on features: leave one.")
+    if model.startswith("timm:") and has_fixed_size(model.removeprefix("timm:")):
+        raise UsageError(f"--{name}.image_sizes needs a network that takes any size, not {model!r}: leave it out.")
+    if config.training.compile and len(set(sizes)) > _COMPILED_SIZES:
+        raise UsageError(
+            f"--training.compile compiles the network for each size: give --{name}.image_sizes {_COMPILED_SIZES} "
+            "different ones at most."
+        )
 
 
 def _check_processes(config: RunConfig) -> None:

@@ -49,16 +49,16 @@ class OptimizerConfig(OptionGroup):
     """The optimizer.
 
     Attributes:
-        name: Which one.
+        name: Which one; ``muon`` trains matrices and convolutions by Muon, and all else by AdamW.
         lr: Peak learning rate.
-        momentum: Momentum of SGD.
-        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        nesterov: Nesterov momentum.
+        momentum: Momentum of SGD and Muon.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW, Muon).
+        nesterov: Nesterov momentum of SGD and Muon.
         layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
             trains all at the same rate.
     """
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
     lr: NotNegative = 0.1
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 2e-4
@@ -150,6 +150,9 @@ class StageConfig(OptionGroup):
             every batch through the backbone.
         mixing: Mix images of a batch; ``feature-mixup`` mixes features instead, where ``cached_views`` are trained on.
         mixing_alpha: Parameter of the Beta distribution that mixing draws from.
+        mixing_until: Share of the epochs in which images are mixed; the rest trains on images as they are.
+        image_sizes: Sides in pixels that images are scaled down to, each for an equal part of the epochs, for example
+            ``[20, 24, 32]``; that of ``data.image_size`` throughout when empty.
         augmentation: Random changes to a training image in this stage, where it passes images through the backbone;
             those of ``data.augmentation`` when not given.
         freeze_batch_norm: Normalize batches by the running statistics of the network, which stay as they are.
@@ -168,12 +171,27 @@ class StageConfig(OptionGroup):
     cached_views: WholeNumber = 0
     mixing: Mixing = "none"
     mixing_alpha: Positive = 1.0
+    mixing_until: Share = 1.0
+    image_sizes: list[Count] = field(default_factory=list)
     augmentation: Augmentation | None = None
     freeze_batch_norm: bool = False
     ema_decay: Fraction | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def passes(self, image_size: int) -> float:
+        """Return how often the images are passed through the network; those of ``image_sizes`` count by their pixels.
+
+        Args:
+            image_size: Side in pixels of a whole pass.
+
+        Example:
+            >>> StageConfig(epochs=200).passes(32), StageConfig(epochs=90, image_sizes=[16, 32, 32]).passes(32)
+            (200.0, 67.5)
+        """
+        sizes = self.image_sizes or [image_size]
+        return self.epochs * self.epoch_share * sum(size**2 for size in sizes) / (len(sizes) * image_size**2)
 
 
 FINETUNING = StageConfig(

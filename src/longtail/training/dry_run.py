@@ -59,7 +59,7 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     if through:
         model, batch = make_network(config, prepared.counts, reporter).to(engine.device), through[0].batch_size
         rate = measure_training_rate(model, config.data.image_size, batch, stage=through[0])
-        passes = sum(stage.epochs * stage.epoch_share for stage in through)
+        passes = sum(stage.passes(config.data.image_size) for stage in through)
         images = len(prepared.data.splits["train"])
         lines.append(f"training through the network: {rate:.3g} images/s, {passes:g} passes over {images:,} images")
         seconds += 0.0 if frozen else RESERVE + MARGIN * passes * images / rate

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, Literal, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from longtail.data.loading.loaders import count_batches, split_rows
 from longtail.data.samplers import EpochSampler
+from longtail.data.transforms.augmentation import scaled
 from longtail.device import step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
@@ -217,6 +218,8 @@ class StageRun:
         seed: Seed words of the stage, for example ``(seed, stage)``.
         index: Number of the stage.
         mixer: Mixing of a batch of network inputs, or None.
+        mixing_until: Share of the epochs in which it mixes.
+        image_sizes: Sides in pixels of the images, each for an equal part of the epochs; as they come when empty.
         pasted: Draws the second batch of a mixer that needs one (CMO), or None.
         callbacks: Hooks into the loop, called in their order.
         remedy: Advice for a loss that is no longer a number, the end of a sentence.
@@ -238,6 +241,8 @@ class StageRun:
     seed: tuple[int, ...]
     index: int = 1
     mixer: Mixer | None = None
+    mixing_until: float = 1.0
+    image_sizes: Sequence[int] = ()
     pasted: EpochSampler | None = None
     callbacks: Sequence[Callback] = ()
     remedy: str = "train with a lower learning rate"
@@ -277,7 +282,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
     stage.paused, begun = 0.0, time.perf_counter()
     rows = stage.sampler.indices()[first_step * local :]
     steps = first_step + count_batches(len(rows), local)
-    others: Any = repeat(None)
+    others: Any = itertools.repeat(None)
     if stage.pasted is not None:  # in step with the first batches
         stage.pasted.set_epoch(epoch)
         others = iter(stage.inputs.batches(stage.pasted.indices()[first_step * local :], local))
@@ -293,7 +298,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
         seed = step_seed(*stage.seed, epoch, step)
         shared = torch.Generator().manual_seed(seed)
         engine.seed(seed ^ engine.noise_stream)  # another one than the shared one
-        images, target = network_inputs(stage, batch, next(others), shared)
+        images, target = network_inputs(stage, batch, next(others), shared, epoch / stage.epochs)
         value, correct = forward_backward(stage, images, target)
         if engine.config.clip_norm is not None:
             engine.clip_gradients(trainable, engine.config.clip_norm)
@@ -324,19 +329,31 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
 
 
 def network_inputs(
-    stage: StageRun, batch: LabeledRows, other: LabeledRows | None, shared: torch.Generator
+    stage: StageRun, batch: LabeledRows, other: LabeledRows | None, shared: torch.Generator, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Augment and mix a batch; return what the network takes, in the layout of the run, and the targets."""
+    """Augment, scale and mix a batch; return what the network takes, in the layout of the run, and the targets.
+
+    Args:
+        stage: The stage.
+        batch: The images.
+        other: Those that are pasted into them, if any are.
+        shared: Generator in the same state on every process.
+        share: Share of the epochs that are done.
+    """
     engine = stage.engine
 
     def augmented(part: LabeledRows) -> Labeled:
         inputs = stage.inputs.augment(part, shared, rank=engine.rank, world_size=engine.world_size)
+        if stage.image_sizes:
+            inputs = scaled(inputs, stage.image_sizes[int(share * len(stage.image_sizes))])
         return inputs, part.labels
 
     images, target = augmented(batch)
-    if stage.mixer is not None and other is not None:  # row by row, so that each process mixes its own
+    if stage.mixer is None or share >= stage.mixing_until:
+        pass
+    elif other is not None:  # row by row, so that each process mixes its own
         images, target = stage.mixer((images, target), augmented(other), shared)
-    elif stage.mixer is not None:
+    else:
         whole = engine.whole(images), engine.whole(target)
         images, target = map(engine.own, stage.mixer(whole, None, shared))
     return engine.to_memory_format(images), target
@@ -384,17 +401,19 @@ def stop_on_nan(stage: StageRun, epoch: int) -> None:
 
 
 def warm_up(stage: StageRun) -> None:
-    """Let torch.compile see every batch size of an epoch before anything is timed; nothing of it is kept."""
+    """Let torch.compile see every shape of a batch of the stage before anything is timed; nothing of it is kept."""
     stage.network.train()
     buffers = [(buffer, buffer.clone()) for buffer in stage.model.buffers()]  # batch-norm statistics
     positions = stage.sampler.tensors()
     parts = split_rows(stage.sampler.indices(), stage.engine.local_batch_size(stage.batch_size))
     sizes = list({len(part): part for part in parts}.values())
     rounds = 1 if stage.engine.config.compile_mode == "default" else 3  # CUDA graphs: compile, warm up, record
-    for part in sizes * rounds:
+    shares = [number / len(stage.image_sizes) for number in range(len(stage.image_sizes))] or [0.0]
+    shares += [stage.mixing_until] if stage.mixing_until < 1 else []
+    for part, share in itertools.product(sizes * rounds, shares):
         batch = next(iter(stage.inputs.batches(part, len(part))))
         other = None if stage.pasted is None else batch
-        forward_backward(stage, *network_inputs(stage, batch, other, torch.Generator().manual_seed(0)))
+        forward_backward(stage, *network_inputs(stage, batch, other, torch.Generator().manual_seed(0), share))
         stage.optimizer.zero_grad()
     stage.sampler.load_tensors(positions)
     with torch.no_grad():

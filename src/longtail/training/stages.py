@@ -152,6 +152,11 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     options: Any = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
     if config.name == "adamw":
         return torch.optim.AdamW(groups, **options)
+    if config.name == "muon":
+        from timm.optim import Muon
+
+        options = {"lr": config.lr, "weight_decay": config.weight_decay}
+        return Muon(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
     return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
 
 
@@ -210,6 +215,8 @@ def build_stage(
         seed=(seed, index),
         index=index,
         mixer=make_mixer(stage.mixing, stage.mixing_alpha, counts),
+        mixing_until=stage.mixing_until,
+        image_sizes=tuple(stage.image_sizes),
         pasted=draw("class-balanced", seed=step_seed(seed, index, 3)) if stage.mixing == "cmo" else None,
         remedy=f"the last good checkpoint is kept: train with {' or '.join(remedies)}",
     )

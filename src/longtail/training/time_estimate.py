@@ -203,6 +203,10 @@ class TimeKeeper(Callback):
             return
         step = seconds / (done - self._first)
         training = step * (stage.epochs * stage.steps - done)
+        if stage.image_sizes:  # these steps had images of the first size
+            training *= sum(size**2 for size in stage.image_sizes) / (
+                len(stage.image_sizes) * stage.image_sizes[0] ** 2
+            )
         forward, features = step / stage.batch_size * FORWARD_SHARE, 0.0
         validations = stage.epochs // self.config.training.validate_every if self.config.training.validate_every else 0
         evaluated = validations * self.images.get("validation", 0)
@@ -298,7 +302,7 @@ def shortened(
     evaluated = sum(count for name, count in images.items() if name != "train")
     left = max((limit.left - RESERVE - evaluated * FORWARD_SHARE / images_per_second) / MARGIN, 1.0)
     ahead = [stage for number, stage in config.stages.items() if number >= index and not stage.cached_views]
-    passes = images["train"] * sum(stage.epochs * stage.epoch_share for stage in ahead)
+    passes = images["train"] * sum(stage.passes(config.data.image_size) for stage in ahead)
     return _scaled(config, index, min(left * images_per_second / passes, 1.0))
 
 
@@ -339,7 +343,8 @@ def fit_to_limit(
     # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
     validations = sum(stage.epochs // every for stage in through) if every else 0
     epochs = sum(stage.epochs * stage.epoch_share for stage in through)
-    whole = MARGIN * images["train"] * epochs / rate + forward * validations * images.get("validation", 0)
+    passes = images["train"] * sum(stage.passes(config.data.image_size) for stage in through)
+    whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
     fixed = forward * (evaluated * len(stages) + max(stage.cached_views for stage in stages) * images["train"])
     share = min((limit.left - RESERVE - fixed) / whole, 1.0)
     if share < min(1 / epochs, 1):

@@ -160,6 +160,22 @@ def random_crop(images: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def scaled(images: Tensor, side: int) -> Tensor:
+    """Scale square images down to a side in pixels, with antialiasing; those of that side are returned as they are.
+
+    Args:
+        images: float (N, C, S, S).
+        side: S of the result.
+
+    Example:
+        >>> scaled(torch.ones(1, 3, 32, 32), 20).shape
+        torch.Size([1, 3, 20, 20])
+    """
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
 def horizontal_flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirror the images where ``mask`` (N,) is true.
 
