@@ -107,6 +107,10 @@ class UsageError(LongtailError):
     """An option with a wrong name or value; the command ends with status 2, not 1."""
 
 
+LATER: Final = "try again later."
+"""The end of the sentence where an image may be readable after all: the storage failed, not the image."""
+
+
 class UnreadableImageError(LongtailError):
     """An image that is missing or cannot be decoded; the sentence names it."""
 

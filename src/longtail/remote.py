@@ -15,13 +15,11 @@ from functools import partial, total_ordering
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
-from longtail.errors import LongtailError, UnreadableImageError, first_line
+from longtail.errors import LATER, LongtailError, UnreadableImageError, first_line
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 TRIES: Final = 4
 """How often something is asked of an object store; they fail now and then."""
-LATER: Final = "try again later."
-"""End of the problem of an image that a store did not give, unlike one that is missing or broken."""
 _WHOLE = 64 * 2**20  # bytes of a file that is fetched at once
 _BLOCK = 2**20  # bytes that are read ahead of a larger one
 _WAIT = 0.5  # seconds before the second try, doubled before each further one

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from longtail.data import decode as images
 from longtail.data.decode import decode, to_rgb
 from longtail.data.square import Square, read_square
-from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError
+from longtail.errors import LATER, LongtailError, OwnRangeWarning, UnreadableImageError
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
 PHOTO = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
@@ -270,3 +272,32 @@ def test_bytes_of_a_raw_format_give_no_preview(tags: dict[int, object]) -> None:
 
 def test_a_page_of_a_tiff_is_an_image() -> None:
     assert decode(encoded(Image.fromarray(PHOTO), "TIFF", tiffinfo={254: 2})).size == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_later", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True, "Input/output"),
+        (OSError(errno.ESTALE, "Stale file handle"), True, "Stale"),
+        (OSError(errno.EMFILE, "Too many open files"), True, "Too many"),
+        (MemoryError(), True, "memory"),
+        (PermissionError(errno.EACCES, "Permission denied"), False, "allow"),
+        (OSError(errno.EINVAL, "Invalid argument"), False, "Invalid"),
+        (OSError("broken data stream"), False, "broken"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["open", "load"])
+def test_a_failure_of_the_machine_is_no_fault_of_the_image(
+    error: Exception, is_later: bool, words: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2)).save(path)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(*((Image, "open") if moment == "open" else (ImageFile.ImageFile, "load")), fail)
+    with pytest.raises(UnreadableImageError, match=words) as caught:
+        decode(path)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).endswith(LATER) == is_later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from longtail.errors import LongtailError, OwnRangeWarning, UnreadableImageError, first_line
+from longtail.errors import LATER, LongtailError, OwnRangeWarning, UnreadableImageError, first_line
 
 
 def _suffixes(names: str) -> frozenset[str]:
@@ -33,6 +34,11 @@ UNREAD_EXTENSIONS = _suffixes(
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MB as 8-bit RGB; anything larger is refused unread
 _DEEPEST = 65535.0  # the largest value of 16 bits
 _SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
+_OF_THE_MACHINE = (
+    "EIO ESTALE ETIMEDOUT ENOTCONN ECONNRESET ECONNABORTED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO EBUSY "
+    "EAGAIN EINTR EMFILE ENFILE ENOMEM"
+)
+"""Errors of disks, networks and memory. Pillow's own about damaged data have no number."""
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -64,9 +70,7 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except Exception as error:  # each of Pillow's readers raises errors of its own on damaged data
-        raise UnreadableImageError(
-            f"{label!r} cannot be opened ({first_line(error)}): remove or re-export it."
-        ) from None
+        raise _unreadable(error, label, "cannot be opened", "remove or re-export it.") from None
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
@@ -113,6 +117,19 @@ def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError
     shape = "large" if size is None else f"{size[0]:,} x {size[1]:,}"
     remedy = "scale it down first, or set LONGTAIL_MAX_PIXELS."
     return UnreadableImageError(f"{label!r} is {shape}, more than {max_pixels():,} pixels: {remedy}")
+
+
+def _unreadable(error: Exception, label: str, problem: str, remedy: str) -> UnreadableImageError:
+    """Say what is wrong with an image, or that the machine could not read it, which is no fault of the image."""
+    if isinstance(error, MemoryError):
+        return UnreadableImageError(f"{label!r} does not fit the memory: close other programs and {LATER}")
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in _OF_THE_MACHINE.split():
+        return UnreadableImageError(
+            f"{label!r} cannot be read ({error.strerror or first_line(error)}): restore the access to it and {LATER}"
+        )
+    if isinstance(error, PermissionError):
+        return UnreadableImageError(f"{label!r} may not be read: allow it, or take it out of the source.")
+    return UnreadableImageError(f"{label!r} {problem} ({first_line(error)}): {remedy}")
 
 
 def _unread(label: str) -> UnreadableImageError:
@@ -243,9 +260,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
         except (LongtailError, Warning):  # a warning is an error where the user asked for that
             raise
         except Exception as error:
-            raise UnreadableImageError(
-                f"{label!r} is damaged ({first_line(error)}): remove it or fetch it again."
-            ) from None
+            raise _unreadable(error, label, "is damaged", "remove it or fetch it again.") from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from longtail.errors import LongtailError, first_line
+from longtail.errors import LATER, LongtailError, first_line
 from longtail.files import cannot_write, is_stream, writing
 from longtail.predict.shards import Shard
 from longtail.predict.table import PROBLEM, RAW_PATH, Format, column_type, open_table
-from longtail.remote import LATER, Place
+from longtail.remote import Place
 from longtail.validation import require_format, validate
 
 FORMAT: Final = 1

@@ -22,7 +22,7 @@ from rich.console import Console
 from longtail.config.options import EngineName
 from longtail.console import Reporter
 from longtail.data.decode import is_unread_path
-from longtail.errors import LongtailError, UsageError
+from longtail.errors import LATER, LongtailError, UsageError
 from longtail.files import REPLACED, is_stream, output_place
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
@@ -42,7 +42,7 @@ from longtail.predict.parts import (
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
-from longtail.remote import LATER, Place, RemotePath, is_url
+from longtail.remote import Place, RemotePath, is_url
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 from longtail.run.model_files import ModelInfo
 
@@ -276,9 +276,10 @@ def until_store_fails(predictions: Iterable[Prediction]) -> Iterator[Prediction]
     for prediction in predictions:
         failed = failed + 1 if prediction.problem.endswith(LATER) else 0
         if failed == _MOST_FAILED:
+            problem, _, _ = prediction.problem.rpartition(": ")
             raise LongtailError(
-                f"{prediction.problem.removesuffix(f': {LATER}')}, like the {failed - 1} images before it: restore the "
-                "access to the store and repeat the command; what is finished is kept."
+                f"{problem}, like the {failed - 1} images before it: restore the access to "
+                "them and repeat the command; what is finished is kept."
             )
         yield prediction
 
