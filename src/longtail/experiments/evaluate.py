@@ -13,8 +13,9 @@ from longtail.data.class_names import match_classes, require_known
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
 from longtail.data.image_hashes import count_shared
 from longtail.data.sources.builtin import PACKAGED
-from longtail.data.sources.image_tables import Columns, split_name
 from longtail.data.sources.registry import absolute_source, load_source, source_path
+from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.evaluation.metrics import Groups
 from longtail.evaluation.selective import SelectiveSummary, coverage_curve, selective_summary, threshold_for_coverage

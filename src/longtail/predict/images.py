@@ -20,8 +20,8 @@ from PIL import Image
 from longtail.data.decode import is_image_path, is_unread_path
 from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
-from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import open_parquet
+from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, UsageError, first_line, listed
 from longtail.remote import is_url, kind_of, local_path
 from longtail.remote import walk as remote_files

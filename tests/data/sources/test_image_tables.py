@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from parquet_images import PIXELS, write
 
-from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.registry import load_source
+from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, UsageError
 
 pytestmark = pytest.mark.usefixtures("hf_cache")

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from longtail.counts import IntArray
 from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.huggingface import download
-from longtail.data.sources.image_tables import Columns, from_tables
+from longtail.data.sources.image_tables import from_tables
+from longtail.data.sources.table_columns import Columns
 from longtail.data.subsets import ranks_within_class
 from longtail.errors import LongtailError
 

@@ -15,7 +15,8 @@ from longtail.data.class_names import normalize_class_name
 from longtail.data.columns import text_table
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
-from longtail.data.sources.image_tables import Columns, Locator, from_tables, no_header
+from longtail.data.sources.image_tables import from_tables
+from longtail.data.sources.table_columns import Columns, Locator, no_header
 from longtail.errors import LongtailError
 
 DELIMITERS: Final = ",;\t"

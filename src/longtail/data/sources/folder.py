@@ -11,7 +11,9 @@ import numpy as np
 from longtail.data.class_names import normalize_class_name, order_classes
 from longtail.data.dataset import SPLIT_NAMES, Finding, ImageData, Severity, Split
 from longtail.data.decode import is_image_path, is_unread_path
-from longtail.data.sources.image_tables import Columns, merged_names, split_name, untrained
+from longtail.data.sources.image_tables import merged_names, untrained
+from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, listed
 
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})

@@ -13,7 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from longtail.data.dataset import ImageData
-from longtail.data.sources.image_tables import Columns, from_tables
+from longtail.data.sources.image_tables import from_tables
+from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:

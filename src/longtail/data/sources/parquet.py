@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from longtail.data.dataset import Finding, ImageData, empty_split_finding
 from longtail.data.loading.cache_folder import keep_table
 from longtail.data.sources.huggingface import hidden_progress_bars
-from longtail.data.sources.image_tables import Columns, from_tables, split_name
+from longtail.data.sources.image_tables import from_tables
+from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_splits import split_name
 from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import HUB, is_saved_dataset, load_hf
-from longtail.data.sources.image_tables import Columns
 from longtail.data.sources.parquet import load_parquet, parquet_files
 from longtail.data.sources.stream import STREAM, load_stream
+from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, listed, nearest
 
 PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {

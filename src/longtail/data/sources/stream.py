@@ -22,8 +22,10 @@ from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
 from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_stream
-from longtail.data.sources.image_tables import Columns, split_name, untrained
+from longtail.data.sources.image_tables import untrained
 from longtail.data.sources.stream_order import first_rows, held_out_order
+from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_splits import split_name
 from longtail.data.stream_draws import Chances
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically, writing
