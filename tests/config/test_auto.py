@@ -12,7 +12,8 @@ from command_line import requested as read
 from longtail.commands.output import outline, outlines
 from longtail.config.auto import PACKAGED, STRONG, TOPICS, Facts, choose
 from longtail.config.build import build, with_options
-from longtail.config.resolve import check_config, is_whole, resolve
+from longtail.config.checks import check_config
+from longtail.config.resolve import is_whole, resolve
 from longtail.config.schema import Choice, RunConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.experiments.grid_plan import plan_grid, recipe_grid

@@ -30,9 +30,9 @@ from longtail.cli import ALIASES, COMMANDS, main
 from longtail.commands.arguments import parse
 from longtail.compare.comparison import compare_runs
 from longtail.config.build import read_config_file
+from longtail.config.checks import check_config
 from longtail.config.options import flatten
 from longtail.config.recipes import base_config, list_recipes, load_recipe
-from longtail.config.resolve import check_config
 from longtail.config.schema import RunConfig
 from longtail.losses import LOSSES, loss_options
 

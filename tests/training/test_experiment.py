@@ -22,9 +22,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from longtail.config.build import build, with_options
+from longtail.config.checks import check_config
 from longtail.config.options import merge
 from longtail.config.recipes import base_config, list_recipes
-from longtail.config.resolve import check_config, complete
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.config.stage import StageConfig
 from longtail.console import Reporter

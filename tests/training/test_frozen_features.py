@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from longtail.config.build import with_options
-from longtail.config.resolve import check_config
+from longtail.config.checks import check_config
 from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
 from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split

@@ -23,9 +23,10 @@ from mode_config import SMALL, mode_config
 from safetensors.torch import load_file
 
 from longtail.config.build import build, with_options
+from longtail.config.checks import check_config
 from longtail.config.options import merge
 from longtail.config.recipes import base_config
-from longtail.config.resolve import check_config, complete
+from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.errors import LongtailError

@@ -12,8 +12,8 @@ from mode_config import mode_config
 from small_stage import cpu, make_stage
 
 from longtail.config.build import build
+from longtail.config.checks import check_config
 from longtail.config.recipes import base_config
-from longtail.config.resolve import check_config
 from longtail.config.schema import ModelConfig, RunConfig
 from longtail.config.stage import LossConfig, OptimizerConfig, StageConfig
 from longtail.console import Reporter
