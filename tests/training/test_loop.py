@@ -102,6 +102,21 @@ def test_clipping_bounds_the_step() -> None:
     assert step.item() == pytest.approx(0.01, rel=1e-3)
 
 
+def test_muon_turns_a_gradient_into_a_step_of_equal_singular_values() -> None:
+    options = {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0}
+    torch.manual_seed(0)
+    start = build_model("plain-cnn", 3, "linear").state_dict()
+    after = one_epoch(StageConfig(epochs=1, batch_size=24, optimizer=OptimizerConfig("muon", **options)), cpu())
+    moved = {key: after[key] - start[key] for key in start}
+    kernels = [values.flatten(1) for values in moved.values() if values.ndim == 4]
+    for kernel in kernels:
+        lengths = torch.linalg.svdvals(kernel)
+        assert lengths.min() > 0.5 * lengths.max()
+    biases = [values for values in moved.values() if values.ndim == 1]
+    assert kernels
+    assert all(values.abs().max().item() == pytest.approx(0.01, rel=0.01) for values in biases)  # as AdamW's first
+
+
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}])
 def test_options_of_speed_stay_near_the_plain_path(options: dict[str, Any]) -> None:
     stage = StageConfig(epochs=1, batch_size=8, optimizer=OptimizerConfig(lr=0.05))

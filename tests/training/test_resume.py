@@ -89,6 +89,29 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
     assert metrics["stages"].keys() == {"stage1", "stage2"}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_optimizer_goes_on_where_it_was(
+    optimizer: str, small_config: Build, quiet: Reporter, tmp_path: Path
+) -> None:
+    options = {
+        "stage1": {
+            "epochs": 2,
+            "batch_size": 64,
+            "mixing": "mixup",
+            "mixing_until": 0.5,
+            "image_sizes": [12, 16],
+            "optimizer": {"name": optimizer, "lr": 0.002, "nesterov": False},
+        },
+        "stage2": {"epochs": 0},
+    }
+    config = small_config("cifar-lt/gcl", **options)
+    start_run(config, tmp_path / "straight", quiet)
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 1, 1)])
+    resume_run(config, tmp_path / "run", quiet)
+    assert same(tmp_path / "run", tmp_path / "straight")
+
+
 def test_kill_9_at_any_moment_and_resume(
     straight: Path, small_config: Build, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:

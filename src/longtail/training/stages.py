@@ -155,8 +155,9 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     if config.name == "muon":
         from timm.optim import Muon
 
-        options = {"lr": config.lr, "weight_decay": config.weight_decay}
-        return Muon(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
+        options = {"lr": config.lr, "weight_decay": config.weight_decay, "nesterov": config.nesterov}
+        muon: torch.optim.Optimizer = Muon(groups, momentum=config.momentum, **options)
+        return muon
     return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
 
 
