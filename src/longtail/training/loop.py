@@ -254,6 +254,14 @@ class StageRun:
         """Steps of one epoch."""
         return count_batches(len(self.sampler), self.engine.local_batch_size(self.batch_size))
 
+    def image_size(self, epoch: int) -> int | None:
+        """Return the side in pixels that images are scaled to in an epoch, from 0, or None."""
+        return self.image_sizes[epoch * len(self.image_sizes) // self.epochs] if self.image_sizes else None
+
+    def mixes(self, epoch: int) -> bool:
+        """Whether images are mixed in an epoch, from 0."""
+        return epoch < self.mixing_until * self.epochs
+
 
 def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor | None = None) -> dict[str, Any]:
     """Train one epoch of a stage, or the rest of it.
@@ -298,7 +306,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
         seed = step_seed(*stage.seed, epoch, step)
         shared = torch.Generator().manual_seed(seed)
         engine.seed(seed ^ engine.noise_stream)  # another one than the shared one
-        images, target = network_inputs(stage, batch, next(others), shared, epoch / stage.epochs)
+        images, target = network_inputs(stage, epoch, batch, next(others), shared)
         value, correct = forward_backward(stage, images, target)
         if engine.config.clip_norm is not None:
             engine.clip_gradients(trainable, engine.config.clip_norm)
@@ -329,29 +337,27 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
 
 
 def network_inputs(
-    stage: StageRun, batch: LabeledRows, other: LabeledRows | None, shared: torch.Generator, share: float
+    stage: StageRun, epoch: int, batch: LabeledRows, other: LabeledRows | None, shared: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Augment, scale and mix a batch; return what the network takes, in the layout of the run, and the targets.
 
     Args:
         stage: The stage.
+        epoch: Epoch from 0.
         batch: The images.
         other: Those that are pasted into them, if any are.
         shared: Generator in the same state on every process.
-        share: Share of the epochs that are done.
     """
-    engine = stage.engine
+    engine, side = stage.engine, stage.image_size(epoch)
 
     def augmented(part: LabeledRows) -> Labeled:
         inputs = stage.inputs.augment(part, shared, rank=engine.rank, world_size=engine.world_size)
-        if stage.image_sizes:
-            inputs = scaled(inputs, stage.image_sizes[int(share * len(stage.image_sizes))])
-        return inputs, part.labels
+        return (inputs if side is None else scaled(inputs, side)), part.labels
 
     images, target = augmented(batch)
-    if stage.mixer is None or share >= stage.mixing_until:
-        pass
-    elif other is not None:  # row by row, so that each process mixes its own
+    if stage.mixer is None or not stage.mixes(epoch):
+        return engine.to_memory_format(images), target
+    if other is not None:  # row by row, so that each process mixes its own
         images, target = stage.mixer((images, target), augmented(other), shared)
     else:
         whole = engine.whole(images), engine.whole(target)
@@ -408,12 +414,11 @@ def warm_up(stage: StageRun) -> None:
     parts = split_rows(stage.sampler.indices(), stage.engine.local_batch_size(stage.batch_size))
     sizes = list({len(part): part for part in parts}.values())
     rounds = 1 if stage.engine.config.compile_mode == "default" else 3  # CUDA graphs: compile, warm up, record
-    shares = [number / len(stage.image_sizes) for number in range(len(stage.image_sizes))] or [0.0]
-    shares += [stage.mixing_until] if stage.mixing_until < 1 else []
-    for part, share in itertools.product(sizes * rounds, shares):
+    epochs = {(stage.image_size(epoch), stage.mixes(epoch)): epoch for epoch in range(stage.epochs)}.values()
+    for part, epoch in itertools.product(sizes * rounds, epochs):
         batch = next(iter(stage.inputs.batches(part, len(part))))
         other = None if stage.pasted is None else batch
-        forward_backward(stage, *network_inputs(stage, batch, other, torch.Generator().manual_seed(0), share))
+        forward_backward(stage, *network_inputs(stage, epoch, batch, other, torch.Generator().manual_seed(0)))
         stage.optimizer.zero_grad()
     stage.sampler.load_tensors(positions)
     with torch.no_grad():
