@@ -15,7 +15,7 @@ from longtail.config.stage import OptimizerConfig, StageConfig, section_name
 from longtail.counts import ClassCounts
 from longtail.data.samplers import class_probabilities
 from longtail.data.transforms import mixing
-from longtail.device import can_fuse, step_seed
+from longtail.device import can_fuse, prepare_torchvision, step_seed
 from longtail.errors import LongtailError
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models.adapters import train_only_adapters
@@ -153,6 +153,7 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     if config.name == "adamw":
         return torch.optim.AdamW(groups, **options)
     if config.name == "muon":
+        prepare_torchvision()
         from timm.optim import Muon
 
         options = {"lr": config.lr, "weight_decay": config.weight_decay, "nesterov": config.nesterov}
