@@ -38,10 +38,16 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=5)
     options.add_argument("--seeds", type=int, default=5)
     flags = options.parse_args()
-    config = build(merge(base_config("cifar-lt/ce", epochs=flags.epochs), {
-        "data": {"source": flags.source, "imbalance_ratio": flags.imbalance_ratio, "augmentation": "crop-flip"},
-        "model": {"name": flags.model}, "training": {"precision": "bf16"},
-    }))  # fmt: skip
+    config = build(
+        merge(
+            base_config("cifar-lt/ce", epochs=flags.epochs),
+            {
+                "data": {"source": flags.source, "imbalance_ratio": flags.imbalance_ratio, "augmentation": "crop-flip"},
+                "model": {"name": flags.model},
+                "training": {"precision": "bf16"},
+            },
+        )
+    )
     say = Console(stderr=True).print
     accuracy: dict[str, list[float]] = {name: [] for name in ("plain", "ours-fp32", "ours-bf16")}
     seconds = dict.fromkeys(accuracy, 0.0)
@@ -53,12 +59,16 @@ def main() -> None:
             say(f"seed {seed}: {name} {accuracy[name][-1]:.2f}%")
     result = {
         "what": f"{flags.model}, cross-entropy, {flags.epochs} epochs, ratio {flags.imbalance_ratio:g}",
-        "source": flags.source, "accuracy": accuracy, "mean": {k: float(np.mean(v)) for k, v in accuracy.items()},
+        "source": flags.source,
+        "accuracy": accuracy,
+        "mean": {k: float(np.mean(v)) for k, v in accuracy.items()},
         "std": {k: float(np.std(v, ddof=1)) for k, v in accuracy.items()},
         "differences": {name: difference(accuracy[name], accuracy["plain"]) for name in accuracy if name != "plain"},
-        "seconds": seconds, "config": asdict(config),
-        "device": hardware(torch.device("cpu")), "versions": versions(),
-    }  # fmt: skip
+        "seconds": seconds,
+        "config": asdict(config),
+        "device": hardware(torch.device("cpu")),
+        "versions": versions(),
+    }
     say({key: result[key] for key in ("mean", "std", "differences")})
     if flags.json:
         Path(flags.json).write_text(json.dumps(result, indent=2) + "\n")
@@ -93,9 +103,11 @@ def plain(config: RunConfig, seed: int) -> float:
     model = build_model(config.model.name, prepared.counts.num_classes)
     stage = config.stage1
     optimizer = torch.optim.SGD(
-        model.parameters(), stage.optimizer.lr, momentum=stage.optimizer.momentum,
+        model.parameters(),
+        stage.optimizer.lr,
+        momentum=stage.optimizer.momentum,
         weight_decay=stage.optimizer.weight_decay,
-    )  # fmt: skip
+    )
     loader = plain_loader(data["train"], stage.batch_size, workers=0, shuffle=True)
     for epoch in range(stage.epochs):
         for group in optimizer.param_groups:

@@ -44,11 +44,17 @@ def row_of(run: RunResult) -> Row:
     if analysis is None or analysis.train is None or analysis.test is None or test is None:
         raise SystemExit(f"{run.folder} is not analyzed: longtail analyze {run.folder}")
     row: Row = {
-        "recipe": run.recipe, "seed": run.seed, "epochs": len(run.history), "data_hash": run.record.data_hash,
-        "torch": run.record.versions.get("torch"), "longtail": run.record.versions.get("longtail"),
-        "processor": run.record.hardware.get("processor"), "device": run.record.hardware.get("device"),
-        "accuracy": test["accuracy"], **{f"accuracy {name}": test[name] for name in GROUP_NAMES},
-    }  # fmt: skip
+        "recipe": run.recipe,
+        "seed": run.seed,
+        "epochs": len(run.history),
+        "data_hash": run.record.data_hash,
+        "torch": run.record.versions.get("torch"),
+        "longtail": run.record.versions.get("longtail"),
+        "processor": run.record.hardware.get("processor"),
+        "device": run.record.hardware.get("device"),
+        "accuracy": test["accuracy"],
+        **{f"accuracy {name}": test[name] for name in GROUP_NAMES},
+    }
     for name, split in (("train", analysis.train), ("test", analysis.test)):
         row |= _of_split(split, name, run.group_of, run.counts.array)
     label, prediction = analysis.test.images.label, analysis.test.images.prediction
@@ -78,9 +84,9 @@ def _of_split(split: AnalyzedSplit, name: str, group_of: Sequence[GroupName], co
     groups = np.array(group_of)[images.label]
     row = _means(f"ratio {name}", classes.ratio, group_of) | _means(f"angle {name}", classes.angle, group_of)
     row |= _means(f"feature norm {name}", classes.feature_norm, group_of)
-    row |= _trends(counts, **{
-        f"{measure} {name}": getattr(classes, measure) for measure in ("ratio", "angle", "feature_norm")
-    })  # fmt: skip
+    row |= _trends(
+        counts, **{f"{measure} {name}": getattr(classes, measure) for measure in ("ratio", "angle", "feature_norm")}
+    )
     for group in GROUP_NAMES:
         margins = images.margin[groups == group]
         row[f"margin {name} {group}"] = float(np.median(margins)) if margins.size else None

@@ -32,11 +32,27 @@ WITH_INTERVALS = ("accuracy", "balanced_accuracy", "many", "medium", "few")
 FULL_EPOCHS = 200  # the published schedule; shorter runs are not compared with published figures
 MARKED = re.compile(r"(<!-- rows begin (\S+) -->).*?(<!-- rows end -->)", re.DOTALL)
 COLUMNS = (
-    "run", "recipe", "stage", "seed", "epochs_stage1", "epochs_stage2", *FIGURES,
-    *(f"{name}_{end}" for name in WITH_INTERVALS for end in ("low", "high")), "seconds_stage1", "seconds_stage2",
-    "processor", "cores", "device", "torch", "longtail", "train_images", "imbalance_ratio", "subset_seed", "data_hash",
+    "run",
+    "recipe",
+    "stage",
+    "seed",
+    "epochs_stage1",
+    "epochs_stage2",
+    *FIGURES,
+    *(f"{name}_{end}" for name in WITH_INTERVALS for end in ("low", "high")),
+    "seconds_stage1",
+    "seconds_stage2",
+    "processor",
+    "cores",
+    "device",
+    "torch",
+    "longtail",
+    "train_images",
+    "imbalance_ratio",
+    "subset_seed",
+    "data_hash",
     "command",
-)  # fmt: skip
+)
 
 
 def rows_of(run: Path) -> Iterable[dict[str, Any]]:
@@ -69,9 +85,10 @@ def rows_of(run: Path) -> Iterable[dict[str, Any]]:
         figures = metrics["test"] if final else result["test"]
         bounds = {
             f"{name}_{end}": value
-            for name, interval in figures.get("intervals", {}).items() if name in WITH_INTERVALS and interval
+            for name, interval in figures.get("intervals", {}).items()
+            if name in WITH_INTERVALS and interval
             for end, value in zip(("low", "high"), interval, strict=True)
-        }  # fmt: skip
+        }
         yield shared | {"stage": stage.removeprefix("stage")} | {name: figures[name] for name in FIGURES} | bounds
 
 

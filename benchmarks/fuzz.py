@@ -52,12 +52,35 @@ from longtail.run.layout import GRID_FILE
 from longtail.training.launch import start_run
 
 OPTIONS = (
-    "--recipe", "cifar-lt/gcl", "--imbalance-ratio", "20", "--model.name", "plain-cnn", "--data.image_size", "8",
-    "--data.validation_fraction", "0.2", "--stage1.epochs", "1", "--stage2.epochs", "1", "--stage1.batch_size", "256",
-    "--training.record_dynamics", "true", "--training.precision", "fp32", "--training.device", "cpu",
-    "--stage1.optimizer.lr", "0.02", "--training.ema_decay", "0.9",
-    "--keep-checkpoints", "--quiet",
-)  # fmt: skip
+    "--recipe",
+    "cifar-lt/gcl",
+    "--imbalance-ratio",
+    "20",
+    "--model.name",
+    "plain-cnn",
+    "--data.image_size",
+    "8",
+    "--data.validation_fraction",
+    "0.2",
+    "--stage1.epochs",
+    "1",
+    "--stage2.epochs",
+    "1",
+    "--stage1.batch_size",
+    "256",
+    "--training.record_dynamics",
+    "true",
+    "--training.precision",
+    "fp32",
+    "--training.device",
+    "cpu",
+    "--stage1.optimizer.lr",
+    "0.02",
+    "--training.ema_decay",
+    "0.9",
+    "--keep-checkpoints",
+    "--quiet",
+)
 READERS = {
     "config.yaml": ("evaluate", "report", "adjust", "resume", "push"),
     "metrics.json": ("evaluate", "report", "compare", "resume", "push"),
@@ -283,11 +306,40 @@ class Raw(str):
 
 NESTED = Raw("[" * 1000 + "]" * 1000)
 HOSTILE: tuple[Any, ...] = (
-    None, True, "text", "", -1, 1.5, 0, 10**9, 999, [], {}, [[]], {"a": {"b": None}}, [None], [1, "a", None],
-    "a" * 200_000, Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("9" * 400), Raw("9" * 5000), Raw("1e999"),
-    Raw('"\\ud800"'), NESTED, Raw('{"a":' * 1000 + "1" + "}" * 1000), 2**63, -(2**63), 1e300, 1e-320, "\x00", "../../x",
-    "1", "nan",
-)  # fmt: skip
+    None,
+    True,
+    "text",
+    "",
+    -1,
+    1.5,
+    0,
+    10**9,
+    999,
+    [],
+    {},
+    [[]],
+    {"a": {"b": None}},
+    [None],
+    [1, "a", None],
+    "a" * 200_000,
+    Raw("NaN"),
+    Raw("Infinity"),
+    Raw("-Infinity"),
+    Raw("9" * 400),
+    Raw("9" * 5000),
+    Raw("1e999"),
+    Raw('"\\ud800"'),
+    NESTED,
+    Raw('{"a":' * 1000 + "1" + "}" * 1000),
+    2**63,
+    -(2**63),
+    1e300,
+    1e-320,
+    "\x00",
+    "../../x",
+    "1",
+    "nan",
+)
 
 
 def _places(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -346,13 +398,33 @@ def _damage_json(path: Path, rng: random.Random) -> str:
 
 
 YAML_LINES = (
-    "!!timestamp foo", "!!int foo", "!!bool foo", "!!float foo", "!!python/object/apply:os.system [ls]", "!!binary a",
-    "[" * 1000, "{a: " * 1000, "9" * 5000, ".nan", ".inf", "null", "1e999", "2024-01-01", "0x10", "1:30:00", "*nothing",
-    "&a [*a]", "!!set {a, b}", "<<: 3", "? [a]\n  : b", '"\\ud800"', "10000000000",
-)  # fmt: skip
-BOMB = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]"] + [
-    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)
-])  # fmt: skip
+    "!!timestamp foo",
+    "!!int foo",
+    "!!bool foo",
+    "!!float foo",
+    "!!python/object/apply:os.system [ls]",
+    "!!binary a",
+    "[" * 1000,
+    "{a: " * 1000,
+    "9" * 5000,
+    ".nan",
+    ".inf",
+    "null",
+    "1e999",
+    "2024-01-01",
+    "0x10",
+    "1:30:00",
+    "*nothing",
+    "&a [*a]",
+    "!!set {a, b}",
+    "<<: 3",
+    "? [a]\n  : b",
+    '"\\ud800"',
+    "10000000000",
+)
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+)
 
 
 def _damage_yaml(path: Path, rng: random.Random) -> str:
@@ -373,9 +445,22 @@ def _damage_yaml(path: Path, rng: random.Random) -> str:
 
 
 CELLS = (
-    "", "text", "-1", "1.5", "999", "nan", "inf", "9" * 400, "\x00", '"', "a,b", "1e999",
-    "x" * 200_000, "\u2028", "\u0663",
-)  # fmt: skip
+    "",
+    "text",
+    "-1",
+    "1.5",
+    "999",
+    "nan",
+    "inf",
+    "9" * 400,
+    "\x00",
+    '"',
+    "a,b",
+    "1e999",
+    "x" * 200_000,
+    "\u2028",
+    "\u0663",
+)
 
 
 def _damage_csv(path: Path, rng: random.Random) -> str:

@@ -24,20 +24,24 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=6)
     flags = options.parse_args()
     spec = {
-        "source": flags.source, "epochs": flags.epochs,
+        "source": flags.source,
+        "epochs": flags.epochs,
         "set": {"data.imbalance_ratio": flags.imbalance_ratio, "training.precision": "bf16"},
         "runs": {name: {"recipe": f"cifar-lt/{name}"} for name in RECIPES},
-    }  # fmt: skip
+    }
     one_by_one, together = [], []
     for _ in range(flags.repeats):
         one_by_one.append(seconds(spec, 1))
         together.append(seconds(spec, flags.jobs))
     rows = [
         row(
-            f"grid of {len(RECIPES)} runs, {flags.epochs} epochs: {flags.jobs} at once", float(np.median(together)),
-            float(np.median(one_by_one)), "s", higher_is_better=False,
+            f"grid of {len(RECIPES)} runs, {flags.epochs} epochs: {flags.jobs} at once",
+            float(np.median(together)),
+            float(np.median(one_by_one)),
+            "s",
+            higher_is_better=False,
         )
-    ]  # fmt: skip
+    ]
     show(rows)
     rows_to_json(flags.json, rows)
 

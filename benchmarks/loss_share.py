@@ -59,9 +59,12 @@ def main() -> None:
         rows.append(
             row(
                 f"whole training step, ResNet-32, batch {BATCH}: {name} against cross-entropy",
-                ratio * median(reference) * 1e3, median(reference) * 1e3, "ms", higher_is_better=False,
+                ratio * median(reference) * 1e3,
+                median(reference) * 1e3,
+                "ms",
+                higher_is_better=False,
             )
-        )  # fmt: skip
+        )
     show(rows)
     rows_to_json(flags.json, rows)
 

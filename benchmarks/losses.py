@@ -63,10 +63,14 @@ def measure(flags: argparse.Namespace, shape: tuple[int, int], compiled: bool, b
         seconds = medians_of(sides, flags.repeats, warmup=3)
         rows.append(
             row(
-                f"loss {name}, {size}, {way}", seconds["ours"] * 1e3, seconds["other"] * 1e3, "ms",
-                higher_is_better=False, floor=floor(name, shape, bandwidth) or least,
+                f"loss {name}, {size}, {way}",
+                seconds["ours"] * 1e3,
+                seconds["other"] * 1e3,
+                "ms",
+                higher_is_better=False,
+                floor=floor(name, shape, bandwidth) or least,
             )
-        )  # fmt: skip
+        )
     if not compiled:
         blank = torch.empty(shape, device=best_device())
         seconds = medians_of({"ours": blank.normal_, "other": step(None, shape, False)}, flags.repeats)

@@ -144,9 +144,12 @@ def false_alarms(images: Sequence[Picture], groups: Sequence[object] | None) -> 
     apart = [pair for pair in pairs if groups is None or groups[rows[pair[0]]] != groups[rows[pair[1]]]]
     together = pairs.keys() - set(apart)
     return {
-        "images": len(images), "hash": len(apart), "pixels": sum(pairs[pair] for pair in apart),
-        "hash, one group": len(together), "pixels, one group": sum(pairs[pair] for pair in together),
-    }  # fmt: skip
+        "images": len(images),
+        "hash": len(apart),
+        "pixels": sum(pairs[pair] for pair in apart),
+        "hash, one group": len(together),
+        "pixels, one group": sum(pairs[pair] for pair in together),
+    }
 
 
 class _Pictures(PixelCheck):

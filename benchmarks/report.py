@@ -157,10 +157,17 @@ def metrics(recipe: str, counts: ClassCounts, label: Any, prediction: Any) -> di
     recall = np.bincount(label[label == prediction], minlength=CLASSES) / EACH
     group_of, groups = counts.group_of(), counts.groups()
     rows = [
-        {"name": counts.names[j], "train_count": counts[j], "test_count": EACH, "group": group_of[j],
-         "recall": float(recall[j]), "precision": 0.5, "f1": 0.5}
+        {
+            "name": counts.names[j],
+            "train_count": counts[j],
+            "test_count": EACH,
+            "group": group_of[j],
+            "recall": float(recall[j]),
+            "precision": 0.5,
+            "f1": 0.5,
+        }
         for j in range(CLASSES)
-    ]  # fmt: skip
+    ]
     test = {"num_images": len(label), "accuracy": float((label == prediction).mean()), "ece": 0.1, "nll": 2.0}
     test |= {"balanced_accuracy": float(recall.mean()), "worst_class": 0.0, "harmonic_mean": 0.0, "per_class": rows}
     test |= {name: float(recall[members].mean()) if len(members) else None for name, members in groups.items()}
@@ -237,8 +244,15 @@ def write_analysis(folder: Path, label: Any, rng: np.random.Generator) -> None:
     collapse = dict.fromkeys(
         ("within_between", "nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5
     )
-    summary = {"images": TRAIN, "of": TRAIN, "drawn": DRAWN, "explained_variance": [0.3, 0.2], "uniformity": -2.0,
-               "alignment": 0.7, "neural_collapse": collapse}  # fmt: skip
+    summary = {
+        "images": TRAIN,
+        "of": TRAIN,
+        "drawn": DRAWN,
+        "explained_variance": [0.3, 0.2],
+        "uniformity": -2.0,
+        "alignment": 0.7,
+        "neural_collapse": collapse,
+    }
     (folder / "summary.json").write_text(json.dumps({"format": 1, "splits": {"train": summary, "test": summary}}))
 
 

@@ -107,14 +107,18 @@ def hold_out(source: str, classes: int, ratio: float, draw: int, folder: Path) -
 def grid(flags: argparse.Namespace, classes: int, draw: int, source: Path) -> dict[str, object]:
     """Each option around its published value, the rest as published except mixing, which a short run cannot use."""
     options: dict[str, object] = {
-        "data.test_fraction": 0.0, "training.precision": "bf16", "training.validate_every": 0,
-    }  # fmt: skip
+        "data.test_fraction": 0.0,
+        "training.precision": "bf16",
+        "training.validate_every": 0,
+    }
     if flags.linear:
         options |= {"mode": "linear", "data.augmentation": "none", "stage1.cached_views": 1}
     else:
         options |= {
-            "model.name": flags.model, "data.image_size": flags.image_size, "data.crop_padding": flags.image_size // 8,
-        }  # fmt: skip
+            "model.name": flags.model,
+            "data.image_size": flags.image_size,
+            "data.crop_padding": flags.image_size // 8,
+        }
     runs = {}
     for name, (recipe, option, values, _) in OPTIONS.items():
         for value in values:
@@ -139,13 +143,19 @@ def gather(folders: list[Path], classes: int, training: str) -> list[dict[str, o
         for value in values:
             pairs = zip(accuracies[value], accuracies[published], strict=True)
             differences = [mine - theirs for mine, theirs in pairs]
-            rows.append({
-                "training": training, "classes": classes, "recipe": recipe, "option": option, "value": value,
-                "draws": len(folders),
-                "accuracy": round(statistics.mean(accuracies[value]), 2),
-                "above_published": round(statistics.mean(differences), 2),
-                "above_published_std": round(statistics.stdev(differences), 2) if len(folders) > 1 else "",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "training": training,
+                    "classes": classes,
+                    "recipe": recipe,
+                    "option": option,
+                    "value": value,
+                    "draws": len(folders),
+                    "accuracy": round(statistics.mean(accuracies[value]), 2),
+                    "above_published": round(statistics.mean(differences), 2),
+                    "above_published_std": round(statistics.stdev(differences), 2) if len(folders) > 1 else "",
+                }
+            )
     return rows
 
 

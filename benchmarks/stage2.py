@@ -37,10 +37,11 @@ STAGES = {
     "cRT": StageConfig(**SHARED, optimizer=OptimizerConfig(lr=0.1)),
     # The recipe mixes images in stage 2, which stored features cannot: this is what is left without.
     "GCL without mixup": StageConfig(
-        **SHARED, optimizer=OptimizerConfig(lr=0.002),
+        **SHARED,
+        optimizer=OptimizerConfig(lr=0.002),
         loss=LossConfig("gcl", {"scale": 20.0, "margin": 0.1, "focal_gamma": 1.0}),
     ),
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -71,10 +72,14 @@ def main() -> None:
             row(
                 f"stage 2 of {name}, {flags.epochs} epochs, {len(labels)} images: {views} stored view(s), "
                 f"against {flags.epochs} x one measured epoch through the backbone",
-                float(np.median(times)), float(np.median(through)), "s", higher_is_better=False, floor=views * floor,
+                float(np.median(times)),
+                float(np.median(through)),
+                "s",
+                higher_is_better=False,
+                floor=views * floor,
             )
             for views, times in cached.items()
-        ]  # fmt: skip
+        ]
     show(rows)
     rows_to_json(flags.json, rows)
 

@@ -27,11 +27,16 @@ def main() -> None:
     seconds = medians_of(sides, flags.repeats)
     rows = [
         row(
-            f"start: {name}", seconds[name], None, "s",
-            higher_is_better=False, floor=seconds[nothing], device=torch.device("cpu"),
+            f"start: {name}",
+            seconds[name],
+            None,
+            "s",
+            higher_is_better=False,
+            floor=seconds[nothing],
+            device=torch.device("cpu"),
         )
         for name in COMMANDS
-    ]  # fmt: skip
+    ]
     show(rows)
     rows_to_json(flags.json, rows)
 

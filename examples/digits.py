@@ -18,9 +18,14 @@ class SmallNetwork(nn.Module):
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
-            nn.Flatten(), nn.Linear(32 * 3 * 3, 64), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 3 * 3, 64),
+            nn.ReLU(),
+        )
         self.classifier = nn.Linear(64, num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:

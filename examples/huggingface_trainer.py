@@ -63,14 +63,26 @@ def main(words: Sequence[str] | None = None) -> str:
     loss = TrainerCriterion(ReadFeatures(build_loss(options.loss, counts), model.classifier))  # CHANGED
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
-            folder, num_train_epochs=options.epochs, per_device_train_batch_size=16, gradient_accumulation_steps=2,
-            learning_rate=2e-3, lr_scheduler_type="cosine", save_strategy="no", logging_strategy="no", report_to="none",
-            remove_unused_columns=False, disable_tqdm=True,
-        )  # fmt: skip
+            folder,
+            num_train_epochs=options.epochs,
+            per_device_train_batch_size=16,
+            gradient_accumulation_steps=2,
+            learning_rate=2e-3,
+            lr_scheduler_type="cosine",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
         trainer = BalancedTrainer(  # CHANGED: Trainer
-            model, settings, train_dataset=Digits(images, labels), eval_dataset=Digits(test_images, test_labels),
-            compute_loss_func=loss, callbacks=[loss],  # CHANGED
-        )  # fmt: skip
+            model,
+            settings,
+            train_dataset=Digits(images, labels),
+            eval_dataset=Digits(test_images, test_labels),
+            compute_loss_func=loss,
+            callbacks=[loss],  # CHANGED
+        )
         trainer.train()
         logits = trainer.predict(Digits(test_images, test_labels)).predictions
     return recalls(torch.from_numpy(logits), test_labels)

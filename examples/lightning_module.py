@@ -50,9 +50,14 @@ def main(words: Sequence[str] | None = None) -> str:
     loader = DataLoader(TensorDataset(images, labels), batch_size=32, sampler=sampler)  # CHANGED
     module = Digits(counts, options.loss)
     trainer = Trainer(
-        max_epochs=options.epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        max_epochs=options.epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, loader)
     with torch.no_grad():
         return recalls(module.network(test_images), test_labels)

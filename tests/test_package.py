@@ -26,9 +26,24 @@ class Only:
 sys.meta_path.insert(0, Only())
 """
 FORBIDDEN = {
-    "accelerate", "datasets", "filelock", "huggingface_hub", "jinja2", "PIL", "plotly", "psutil",
-    "pyarrow", "rich", "safetensors", "sklearn", "timm", "torchmetrics", "torchvision", "yaml", "pandas",
-}  # fmt: skip
+    "accelerate",
+    "datasets",
+    "filelock",
+    "huggingface_hub",
+    "jinja2",
+    "PIL",
+    "plotly",
+    "psutil",
+    "pyarrow",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "timm",
+    "torchmetrics",
+    "torchvision",
+    "yaml",
+    "pandas",
+}
 
 
 def run(code: str) -> str:

@@ -113,8 +113,15 @@ def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str,
         points = plane.features[plane.labels == index].astype(np.float32)
         marker = {"color": color, "size": 5.5, "symbol": GROUP_SYMBOLS[group], "line": {"color": GROUND, "width": 0.4}}
         label = f"{clip(counts.names[index])}<br>{counts[index]:,} training images<extra></extra>"
-        cloud = go.Scatter(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, hovertemplate=label,
-                           name=clip(counts.names[index]), opacity=0.85)  # fmt: skip
+        cloud = go.Scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            mode="markers",
+            marker=marker,
+            hovertemplate=label,
+            name=clip(counts.names[index]),
+            opacity=0.85,
+        )
         figure.add_trace(cloud, row, col)
     for index, (color, _) in looks.items():
         figure.add_trace(_weight(plane.weight[index], color), row, col)
@@ -123,19 +130,28 @@ def _draw(figure: go.Figure, result: ToyResult, name: str, numbers: Mapping[str,
     figure.update_xaxes(**axis, row=row, col=col)
     subplot = figure.get_subplot(row, col)
     figure.update_yaxes(**axis, scaleanchor=subplot.yaxis.anchor, row=row, col=col)
-    text = (f"many-shot <b>{mean_std_text(numbers['many'])}</b>, few-shot <b>{mean_std_text(numbers['few'])}</b>% right"
-            f"<br>few-shot regions: <b>{mean_std_text(numbers['area'])}</b>% of the disc")  # fmt: skip
-    figure.add_annotation(text=text, x=0, y=-REACH, yanchor="top", showarrow=False, font={"size": 12, "color": MUTED},
-                          row=row, col=col)  # fmt: skip
+    text = (
+        f"many-shot <b>{mean_std_text(numbers['many'])}</b>, few-shot <b>{mean_std_text(numbers['few'])}</b>% right"
+        f"<br>few-shot regions: <b>{mean_std_text(numbers['area'])}</b>% of the disc"
+    )
+    figure.add_annotation(
+        text=text, x=0, y=-REACH, yanchor="top", showarrow=False, font={"size": 12, "color": MUTED}, row=row, col=col
+    )
 
 
 def _region(corners: np.ndarray[tuple[int, ...], np.dtype[np.float64]], color: str) -> go.Scatter:
     """A region in a muted tone of its class; its edge is the decision boundary."""
     closed = np.vstack([corners, corners[:1]]) if len(corners) else np.full((1, 2), np.nan)
     return go.Scatter(
-        x=closed[:, 0].astype(np.float32), y=closed[:, 1].astype(np.float32), mode="lines", fill="toself",
-        fillcolor=color, opacity=0.22, line={"color": RULE, "width": 0}, hoverinfo="skip",
-    )  # fmt: skip
+        x=closed[:, 0].astype(np.float32),
+        y=closed[:, 1].astype(np.float32),
+        mode="lines",
+        fill="toself",
+        fillcolor=color,
+        opacity=0.22,
+        line={"color": RULE, "width": 0},
+        hoverinfo="skip",
+    )
 
 
 def _weight(weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]], color: str) -> go.Scatter:
@@ -151,9 +167,14 @@ def _means(plane: Plane, counts: ClassCounts, colors: Sequence[str]) -> go.Scatt
     means = plane.means.astype(np.float32)
     marker = {"size": 19, "color": GROUND, "line": {"color": list(colors), "width": 2.2}}
     return go.Scatter(
-        x=means[:, 0], y=means[:, 1], mode="markers+text", marker=marker, text=[clip(name, 3) for name in counts.names],
-        textfont={"size": 12, "color": INK}, hoverinfo="skip",
-    )  # fmt: skip
+        x=means[:, 0],
+        y=means[:, 1],
+        mode="markers+text",
+        marker=marker,
+        text=[clip(name, 3) for name in counts.names],
+        textfont={"size": 12, "color": INK},
+        hoverinfo="skip",
+    )
 
 
 def _alt(result: ToyResult, name: str, numbers: Mapping[str, MeanStd]) -> str:

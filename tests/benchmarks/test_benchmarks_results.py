@@ -45,10 +45,16 @@ def made_up(folder: Path, recipe: str, seed: int, accuracy: float, epochs: int =
     figures |= {"accuracy": accuracy, "harmonic_mean": accuracy}
     stages = {"stage1": {"test": figures}} | ({"stage2": {"test": figures}} if config["stage2"]["epochs"] else {})
     metrics = {
-        "recipe": f"cifar-lt/{recipe}", "test": figures, "stages": stages, "train_counts": [500, 5],
-        "seeds": {"seed": seed, "subset_seed": 0}, "seconds": {"stage1": 1.0, "stage2": 0.0}, "data_hash": "sha256:0",
-        "hardware": {"processor": "p", "cores": 2, "device": "cpu"}, "versions": {"torch": "2", "longtail": "0"},
-    }  # fmt: skip
+        "recipe": f"cifar-lt/{recipe}",
+        "test": figures,
+        "stages": stages,
+        "train_counts": [500, 5],
+        "seeds": {"seed": seed, "subset_seed": 0},
+        "seconds": {"stage1": 1.0, "stage2": 0.0},
+        "data_hash": "sha256:0",
+        "hardware": {"processor": "p", "cores": 2, "device": "cpu"},
+        "versions": {"torch": "2", "longtail": "0"},
+    }
     run = folder / recipe / f"seed-{seed}"
     run.mkdir(parents=True)
     (run / "metrics.json").write_text(json.dumps(metrics))

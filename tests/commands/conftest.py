@@ -18,9 +18,17 @@ from longtail.cli import main
 
 # A network that trains in a fraction of a second, on the digits at their own size.
 SMALL = (
-    "--model.name", "plain-cnn", "--data.image_size", "8", "--data.augmentation", "none",
-    "--stage1.optimizer.lr", "0.02", "--data.workers", "0",
-)  # fmt: skip
+    "--model.name",
+    "plain-cnn",
+    "--data.image_size",
+    "8",
+    "--data.augmentation",
+    "none",
+    "--stage1.optimizer.lr",
+    "0.02",
+    "--data.workers",
+    "0",
+)
 
 
 @dataclass(frozen=True)
@@ -118,10 +126,26 @@ def _quick_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 TRAINED = (
-    "train", "digits", "--recipe", "cifar-lt/gcl", "--epochs", "2", "--imbalance-ratio", "20", "--seed", "3",
-    "--data.validation_fraction", "0.1", "--data.few", "3", "--stage1.mixing", "none",
-    "--training.precision", "fp32", *SMALL,
-)  # fmt: skip
+    "train",
+    "digits",
+    "--recipe",
+    "cifar-lt/gcl",
+    "--epochs",
+    "2",
+    "--imbalance-ratio",
+    "20",
+    "--seed",
+    "3",
+    "--data.validation_fraction",
+    "0.1",
+    "--data.few",
+    "3",
+    "--stage1.mixing",
+    "none",
+    "--training.precision",
+    "fp32",
+    *SMALL,
+)
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,13 @@ def test_version(cli: Cli) -> None:
 
 def test_python_m_longtail_is_the_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "longtail", "trian"], env=os.environ | {"PYTHONPATH": str(SOURCES)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "longtail", "trian"],
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("longtail: ")
     assert "'train'" in done.stderr
@@ -244,9 +248,10 @@ def test_what_does_not_fit_together_is_said_before_hours_of_stage_1(cli: Cli) ->
     words = ("train", "digits", "--recipe", "cifar-lt/ce", "--out", "never-made")
     second = ("--stage2.epochs", "1", "--stage2.loss.name", "gcl")
     assert "--model.head cosine" in cli(*words, *second).complaint
-    assert "--stage1.optimizer.momentum" in cli(
-        *words, "--stage1.optimizer.nesterov", "true", "--stage1.optimizer.momentum", "0"
-    ).complaint  # fmt: skip
+    assert (
+        "--stage1.optimizer.momentum"
+        in cli(*words, "--stage1.optimizer.nesterov", "true", "--stage1.optimizer.momentum", "0").complaint
+    )
     assert "milestone" in cli(*words, "--stage1.schedule.milestones", "[3]").complaint
     assert "epochs" in cli(*words, "--stage1.epochs", "0").complaint
 

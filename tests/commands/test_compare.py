@@ -65,10 +65,29 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Grid, int | None]]:
 
 def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | None]]) -> None:
     done = cli(
-        "compare", "digits", *CE, *GCL, "--seeds", 2, "--epochs", 30, "--imbalance-ratio", 50, "--tracker", "mlflow",
-        "--set", "training.precision=bf16", "--set", "stage1.optimizer.lr=2e-3", "--baseline", "cifar-lt/gcl",
-        "--out", "my grid", "--jobs", 3,
-    )  # fmt: skip
+        "compare",
+        "digits",
+        *CE,
+        *GCL,
+        "--seeds",
+        2,
+        "--epochs",
+        30,
+        "--imbalance-ratio",
+        50,
+        "--tracker",
+        "mlflow",
+        "--set",
+        "training.precision=bf16",
+        "--set",
+        "stage1.optimizer.lr=2e-3",
+        "--baseline",
+        "cifar-lt/gcl",
+        "--out",
+        "my grid",
+        "--jobs",
+        3,
+    )
     assert (done.status, done.out) == (130, "")
     assert "longtail compare --grid 'my grid/grid.yaml'" in done.err.splitlines()[-1]
     assert "gcl: stage 2: 5 epochs" in done.err
@@ -118,9 +137,14 @@ def test_a_set_that_is_no_table_is_a_sentence_with_a_tracker_too(cli: Cli, tmp_p
 def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, real_report: None) -> None:
     """Through real processes: one run's loss becomes infinite, the others are compared, page and files are there."""
     options = {
-        "data.imbalance_ratio": 10, "data.image_size": 8, "data.augmentation": "none", "data.workers": 0,
-        "model.name": "plain-cnn", "stage1.optimizer.lr": 0.02, "training.device": "cpu",
-    }  # fmt: skip
+        "data.imbalance_ratio": 10,
+        "data.image_size": 8,
+        "data.augmentation": "none",
+        "data.workers": 0,
+        "model.name": "plain-cnn",
+        "stage1.optimizer.lr": 0.02,
+        "training.device": "cpu",
+    }
     recipe = {"recipe": "cifar-lt/ce"}
     values = {"source": "digits", "out": "grid", "epochs": 1, "set": options}
     values["runs"] = {"wild": recipe | {"set": {"stage1.optimizer.lr": 1e9}}, "tame": recipe}

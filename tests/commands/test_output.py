@@ -135,9 +135,14 @@ def test_a_terminal_gets_no_bytes(cli: Call, finished: Any, tmp_path: Path) -> N
 
 def _row(name: str, recall: float, images: int) -> dict[str, Any]:
     return {
-        "name": name, "train_count": 9, "test_count": images, "recall": recall, "precision": None,
-        "recall_interval": [0.1, 0.2], "precision_interval": None,
-    }  # fmt: skip
+        "name": name,
+        "train_count": 9,
+        "test_count": images,
+        "recall": recall,
+        "precision": None,
+        "recall_interval": [0.1, 0.2],
+        "precision_interval": None,
+    }
 
 
 def _printed(summary: dict[str, Any]) -> list[list[str]]:

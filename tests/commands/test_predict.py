@@ -37,8 +37,14 @@ def test_predict_writes_a_row_for_every_image_and_says_how_many(cli: Call, finis
     rows = rows_of(out)
     assert len(rows) == 6
     assert list(rows[0]) == [
-        "path", "prediction", "confidence", "label_1", "probability_1", "label_2", "probability_2",
-    ]  # fmt: skip
+        "path",
+        "prediction",
+        "confidence",
+        "label_1",
+        "probability_1",
+        "label_2",
+        "probability_2",
+    ]
     assert all(row["prediction"] == row["label_1"] in map(str, range(10)) for row in rows)
 
 

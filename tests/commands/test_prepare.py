@@ -103,9 +103,18 @@ def test_wrong_words_are_one_sentence(cli: Call, words: list[str], keyword: str)
 @pytest.mark.parametrize("resident", ["1", "0"], ids=["resident", "streaming"])
 def test_a_run_says_how_fast_its_images_came(train: Call, photos: Path, tmp_path: Path, resident: str) -> None:
     done = train(
-        photos, "--data.image_size", 16, "--stage1.batch_size", 8, "--data.workers", 2, "--epochs", 3,
-        "--data.resident_gigabytes", resident,
-    )  # fmt: skip
+        photos,
+        "--data.image_size",
+        16,
+        "--stage1.batch_size",
+        8,
+        "--data.workers",
+        2,
+        "--epochs",
+        3,
+        "--data.resident_gigabytes",
+        resident,
+    )
     assert done.status == 0
     rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
     assert len(rows) == 3

@@ -31,9 +31,18 @@ from longtail.training.prepared_data import prepare_data
 
 Call = Callable[..., Any]
 SUMMARY = {
-    "num_images", "accuracy", "balanced_accuracy", "many", "medium", "few", "worst_class", "harmonic_mean", "nll",
-    "ece", "per_class",
-}  # fmt: skip
+    "num_images",
+    "accuracy",
+    "balanced_accuracy",
+    "many",
+    "medium",
+    "few",
+    "worst_class",
+    "harmonic_mean",
+    "nll",
+    "ece",
+    "per_class",
+}
 FRACTIONS = SUMMARY - {"num_images", "nll", "per_class"}
 
 
@@ -66,9 +75,18 @@ def resolved(*words: str) -> RunConfig:
 def test_the_folder_holds_what_is_promised_and_nothing_half_written(finished: Any) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     assert names == {
-        "config.yaml", "metrics.json", "history.csv", "predictions.parquet", "examples.parquet", "model.safetensors",
-        "model.json", "report.html", "confusion.csv", "splits.csv", "stage1",
-    }  # fmt: skip
+        "config.yaml",
+        "metrics.json",
+        "history.csv",
+        "predictions.parquet",
+        "examples.parquet",
+        "model.safetensors",
+        "model.json",
+        "report.html",
+        "confusion.csv",
+        "splits.csv",
+        "stage1",
+    }
     assert {path.name for path in (finished.folder / "stage1").iterdir()} == {"model.safetensors", "model.json"}
 
 
@@ -79,8 +97,13 @@ def test_the_result_is_on_stdout_and_the_progress_on_stderr_in_plain_lines(finis
     assert lines[0].startswith(f"test accuracy {accuracy}% ({low}–{high}), balanced accuracy ")
     assert lines[1:] == [f"report: {finished.folder / 'report.html'}"]
     assert [line.split(":")[0] for line in finished.err.splitlines()] == [
-        "network", "stage 1", "stage 2", "digits", "stage 1 done", "stage 2 done",
-    ]  # fmt: skip
+        "network",
+        "stage 1",
+        "stage 2",
+        "digits",
+        "stage 1 done",
+        "stage 2 done",
+    ]
     assert "\x1b" not in finished.out + finished.err
 
 
@@ -90,9 +113,16 @@ def test_config_is_fully_resolved(finished: Any) -> None:
     assert config["data"]["source"] == "digits"
     assert config["data"]["imbalance_ratio"] == 20
     assert config["model"] == {
-        "name": "plain-cnn", "head": "cosine", "pretrained": False, "weights": "", "trainable": [],
-        "adapter": "none", "adapter_rank": 8, "standardize": False, "tau": 0.0,
-    }  # fmt: skip
+        "name": "plain-cnn",
+        "head": "cosine",
+        "pretrained": False,
+        "weights": "",
+        "trainable": [],
+        "adapter": "none",
+        "adapter_rank": 8,
+        "standardize": False,
+        "tau": 0.0,
+    }
     assert config["stage1"]["loss"] == {"name": "gcl", "options": {"scale": 30.0, "noise": 0.5, "margin": 0.0}}
     assert config["training"]["seed"] == 3
 
@@ -140,8 +170,15 @@ def test_predictions_are_those_the_metrics_are_made_of(finished: Any) -> None:
     assert rows is not None
     assert list(rows["index"]) == list(range(359))
     assert set(table.column_names) >= {
-        "index", "path", "label", "prediction", "confidence", "probability_true", "top5", "top5_probabilities",
-    }  # fmt: skip
+        "index",
+        "path",
+        "label",
+        "prediction",
+        "confidence",
+        "probability_true",
+        "top5",
+        "top5_probabilities",
+    }
     names = metrics(finished.folder)["classes"]
     for column in ("label", "prediction"):
         assert list(rows[f"{column}_name"]) == [names[index] for index in rows[column]]
@@ -269,10 +306,24 @@ def test_an_option_given_beside_epochs_wins() -> None:
 
 def test_short_flags_and_any_option_reach_the_configuration() -> None:
     config = resolved(
-        "--recipe=cifar-lt/ce", "--seed=5", "--imbalance-ratio", "1e2", "--group-column", "film",
-        "--data.imbalance_profile", "step", "--stage1.optimizer.lr=0.3", "--data.mean", "[0.1, 0.2, 0.3]",
-        "--training.clip_norm", "1", "--stage1.loss.options.label_smoothing", "0.1", "--model.name", "timm:resnet18",
-    )  # fmt: skip
+        "--recipe=cifar-lt/ce",
+        "--seed=5",
+        "--imbalance-ratio",
+        "1e2",
+        "--group-column",
+        "film",
+        "--data.imbalance_profile",
+        "step",
+        "--stage1.optimizer.lr=0.3",
+        "--data.mean",
+        "[0.1, 0.2, 0.3]",
+        "--training.clip_norm",
+        "1",
+        "--stage1.loss.options.label_smoothing",
+        "0.1",
+        "--model.name",
+        "timm:resnet18",
+    )
     assert config.training.seed == 5
     assert (config.data.imbalance_ratio, config.data.imbalance_profile) == (100, "step")
     assert config.data.group_column == "film"

@@ -163,8 +163,12 @@ def test_stored_intervals_are_shown_and_not_computed_again(make_run: Callable[..
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
     metrics["test"]["intervals"] = {
-        "level": 0.95, "unit": "film", "correlation": 0.5, "accuracy": [0.125, 0.875], "few": None,
-    }  # fmt: skip
+        "level": 0.95,
+        "unit": "film",
+        "correlation": 0.5,
+        "accuracy": [0.125, 0.875],
+        "few": None,
+    }
     metrics["test"]["per_class"][0]["recall_interval"] = [0.0625, 0.9375]
     path.write_text(json.dumps(metrics))
     comparison = compare_runs([folder])

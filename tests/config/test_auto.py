@@ -131,9 +131,12 @@ def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_it_would_rep
     assert not build(choose(tiny, time_limit=600.0, given={"finetune.epochs"})[0]).search.finetuning
     replaced = "model.name model.head data.image_size data.augmentation data.mean stage1.batch_size finetune.sampler"
     for options in (
-        {"facts": PHOTOS}, {"mode": "linear"}, {"epochs": 20}, {"recipe": "images/portfolio"},
+        {"facts": PHOTOS},
+        {"mode": "linear"},
+        {"epochs": 20},
+        {"recipe": "images/portfolio"},
         *({"given": {option}} for option in replaced.split()),
-    ):  # fmt: skip
+    ):
         assert not build(choose(**{"facts": tiny, "time_limit": 600.0} | options)[0]).search.from_nothing, options
 
 
@@ -247,8 +250,9 @@ def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None
     varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "runs"}
     grid = plan_grid(recipe_grid("digits", ["images/gcl"], options=["mode=scratch"]) | varied)
     assert [(run.config.model.name, run.config.stage1.epochs) for run in grid.runs] == [
-        ("resnet20", 100), ("resnet32", 100),
-    ]  # fmt: skip
+        ("resnet20", 100),
+        ("resnet32", 100),
+    ]
     assert not any(run.config.reasons for run in grid.runs)
 
 
@@ -272,12 +276,16 @@ def test_a_whole_configuration_and_what_it_holds_exclude_each_other(flag: str, v
         ("data: {image_size: 8}\nstage1: {epochs: 7}", ["--data.image_size", "8", "--stage1.epochs", "7"]),
         ("recipe: images/gcl\nmode: scratch", ["--recipe", "images/gcl", "--mode", "scratch"]),
         ("recipe: auto\nmodel: {name: resnet20}", ["--model.name", "resnet20"]),
-        ("recipe: cifar-lt/gcl\nstage1: {optimizer: {lr: 1e-2}}",
-         ["--recipe", "cifar-lt/gcl", "--stage1.optimizer.lr", "0.01"]),
-        ("data: {imbalance_ratio: 50, source: digits}\nstage1: {loss: {name: gcl, options: {noise: 0.3}}}",
-         ["--imbalance-ratio", "50", "--stage1.loss.name", "gcl", "--stage1.loss.options.noise", "0.3"]),
+        (
+            "recipe: cifar-lt/gcl\nstage1: {optimizer: {lr: 1e-2}}",
+            ["--recipe", "cifar-lt/gcl", "--stage1.optimizer.lr", "0.01"],
+        ),
+        (
+            "data: {imbalance_ratio: 50, source: digits}\nstage1: {loss: {name: gcl, options: {noise: 0.3}}}",
+            ["--imbalance-ratio", "50", "--stage1.loss.name", "gcl", "--stage1.loss.options.noise", "0.3"],
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("epochs", [[], ["--epochs", "9"]])
 def test_a_file_of_some_options_is_completed_as_those_options_on_the_command_line(
     text: str, flags: list[str], epochs: list[str], tmp_path: Path

@@ -17,12 +17,21 @@ BOMB = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("a: 3", 3), ("a: -0.5", -0.5), ("a: 2.0e-05", 2e-05), ("a: 1e-3", 1e-3), ("a: '1e-3'", "1e-3"),
-        ("a: true", True), ("a: ~", None), ("a:", None), ("a: 2001-01-01", "2001-01-01"), ("a: '010'", "010"),
+        ("a: 3", 3),
+        ("a: -0.5", -0.5),
+        ("a: 2.0e-05", 2e-05),
+        ("a: 1e-3", 1e-3),
+        ("a: '1e-3'", "1e-3"),
+        ("a: true", True),
+        ("a: ~", None),
+        ("a:", None),
+        ("a: 2001-01-01", "2001-01-01"),
+        ("a: '010'", "010"),
         ("a: [1, x]", [1, "x"]),
-        ("a: {b: 1}", {"b": 1}), ("a: &x [1]", [1]),
+        ("a: {b: 1}", {"b": 1}),
+        ("a: &x [1]", [1]),
     ],
-)  # fmt: skip
+)
 def test_values_are_what_they_look_like(text: str, value: Any) -> None:
     assert parse_yaml(text, "f").values == {"a": value}
 

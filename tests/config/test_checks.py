@@ -24,16 +24,32 @@ def changed(key: str, value: Any) -> RunConfig:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("data.image_size", 0), ("data.resize", 31), ("data.few", 102), ("data.crop_padding", -1),
-        ("data.test_fraction", 1.0), ("data.validation_fraction", -0.1), ("data.subset_seed", -1),
-        ("data.split_seed", -1), ("data.workers", -1), ("data.resident_gigabytes", -0.1),
-        ("data.imbalance_ratio", 0.99), ("training.seed", -1), ("training.accumulation", 0),
-        ("training.clip_norm", 0.0), ("training.ema_decay", 1.0), ("training.validate_every", -1),
-        ("training.checkpoint_steps", -1), ("stage1.epochs", -1), ("stage2.batch_size", 0),
-        ("stage1.mixing_alpha", 0.0), ("stage2.optimizer.lr", -0.1), ("stage1.optimizer.momentum", -0.1),
-        ("stage1.optimizer.weight_decay", -0.1), ("stage2.schedule.warmup_epochs", -1),
+        ("data.image_size", 0),
+        ("data.resize", 31),
+        ("data.few", 102),
+        ("data.crop_padding", -1),
+        ("data.test_fraction", 1.0),
+        ("data.validation_fraction", -0.1),
+        ("data.subset_seed", -1),
+        ("data.split_seed", -1),
+        ("data.workers", -1),
+        ("data.resident_gigabytes", -0.1),
+        ("data.imbalance_ratio", 0.99),
+        ("training.seed", -1),
+        ("training.accumulation", 0),
+        ("training.clip_norm", 0.0),
+        ("training.ema_decay", 1.0),
+        ("training.validate_every", -1),
+        ("training.checkpoint_steps", -1),
+        ("stage1.epochs", -1),
+        ("stage2.batch_size", 0),
+        ("stage1.mixing_alpha", 0.0),
+        ("stage2.optimizer.lr", -0.1),
+        ("stage1.optimizer.momentum", -0.1),
+        ("stage1.optimizer.weight_decay", -0.1),
+        ("stage2.schedule.warmup_epochs", -1),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_range_is_refused_by_name(key: str, value: float) -> None:
     with pytest.raises(LongtailError, match=rf"--{key} must be .*got {value}"):
         check_config(changed(key, value))
@@ -42,11 +58,19 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: float) -> None
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("data.image_size", 1), ("data.resize", 32), ("data.many", 19), ("data.few", 101), ("data.test_fraction", 0.0),
-        ("data.imbalance_ratio", 1.0), ("data.imbalance_ratio", None), ("training.clip_norm", None),
-        ("training.ema_decay", 0.0), ("stage1.optimizer.lr", 0.0), ("data.resident_gigabytes", 0.0),
+        ("data.image_size", 1),
+        ("data.resize", 32),
+        ("data.many", 19),
+        ("data.few", 101),
+        ("data.test_fraction", 0.0),
+        ("data.imbalance_ratio", 1.0),
+        ("data.imbalance_ratio", None),
+        ("training.clip_norm", None),
+        ("training.ema_decay", 0.0),
+        ("stage1.optimizer.lr", 0.0),
+        ("data.resident_gigabytes", 0.0),
     ],
-)  # fmt: skip
+)
 def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
     check_config(changed(key, value))
 

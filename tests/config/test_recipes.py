@@ -17,9 +17,21 @@ from longtail.errors import LongtailError
 from longtail.losses import build_loss
 
 CIFAR = [
-    "ce", "mixup", "focal", "ldam-drw", "balanced-softmax", "logit-adjustment", "mixup-crt", "kps", "kps-ga", "fbl",
-    "gcl", "gcl-cben", "agcl", "best",
-]  # fmt: skip
+    "ce",
+    "mixup",
+    "focal",
+    "ldam-drw",
+    "balanced-softmax",
+    "logit-adjustment",
+    "mixup-crt",
+    "kps",
+    "kps-ga",
+    "fbl",
+    "gcl",
+    "gcl-cben",
+    "agcl",
+    "best",
+]
 LARGE = ["ce", "kps-ga", "fbl", "gcl", "agcl"]
 PROMISED = [f"cifar-lt/{name}" for name in CIFAR] + [
     f"{data}/{name}" for data in ("imagenet-lt", "inaturalist", "places-lt") for name in LARGE
@@ -69,7 +81,7 @@ def test_published_recipes_keep_every_training_image(name: str) -> None:
         ("imagenet-lt/fbl", "stage1", {"strength": 150, "curriculum": "parabolic"}),
         ("cifar-lt/ldam-drw", "stage1", {"scale": 30, "max_margin": 0.5, "deferred_reweighting": 0.8}),
     ],
-)  # fmt: skip
+)
 def test_published_strengths(name: str, stage: str, options: dict[str, object]) -> None:
     assert load_recipe(name).config[stage]["loss"]["options"] == options
 
@@ -85,10 +97,16 @@ def test_mixup_strengths_and_stage_2_of_the_protocol() -> None:
     )
     assert load_recipe("cifar-lt/gcl-cben").config["stage2"]["sampler"] == "cben"
     assert places["model"] | {"head": "auto"} == {
-        "name": "timm:resnet152+bottleneck", "head": "auto", "pretrained": True, "weights": "",
-        "trainable": ["trunk.layer4.2", "bottleneck"], "adapter": "none", "adapter_rank": 8,
-        "standardize": False, "tau": 0.0,
-    }  # fmt: skip
+        "name": "timm:resnet152+bottleneck",
+        "head": "auto",
+        "pretrained": True,
+        "weights": "",
+        "trainable": ["trunk.layer4.2", "bottleneck"],
+        "adapter": "none",
+        "adapter_rank": 8,
+        "standardize": False,
+        "tau": 0.0,
+    }
 
 
 def test_epochs_scale_everything_in_proportion() -> None:

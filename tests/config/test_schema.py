@@ -29,9 +29,9 @@ def test_fbl_drops_by_a_hundred_and_ten_thousand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "epochs", "first", "second"), [("imagenet-lt", 200, 120, 160), ("inaturalist", 200, 120, 160),
-                                            ("places-lt", 90, 60, 80)],
-)  # fmt: skip
+    ("data", "epochs", "first", "second"),
+    [("imagenet-lt", 200, 120, 160), ("inaturalist", 200, 120, 160), ("places-lt", 90, 60, 80)],
+)
 def test_large_protocols(data: str, epochs: int, first: int, second: int) -> None:
     config = load_recipe(f"{data}/ce").config["stage1"]
     learning_rates = rates(ScheduleConfig(**config["schedule"]), config["optimizer"]["lr"], config["epochs"])

@@ -198,8 +198,10 @@ print(len(LongTailSampler([0, 1, 1], 2)))
     paths = [str(Path(sys.modules["longtail"].__file__).parents[1]), *filter(None, sys.path)]
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "3"
 

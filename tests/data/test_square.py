@@ -125,9 +125,18 @@ def test_by_default_the_center_is_cut_out(size: tuple[int, int], resize: int | N
 
 @pytest.mark.parametrize(
     ("shorter", "size"),
-    [(750, (1000, 750)), (301, (1000, 750)), (300, (500, 375)), (256, (500, 375)),
-     (150, (500, 375)), (149, (250, 188)), (75, (250, 188)), (74, (125, 94)), (8, (125, 94))],
-)  # fmt: skip
+    [
+        (750, (1000, 750)),
+        (301, (1000, 750)),
+        (300, (500, 375)),
+        (256, (500, 375)),
+        (150, (500, 375)),
+        (149, (250, 188)),
+        (75, (250, 188)),
+        (74, (125, 94)),
+        (8, (125, 94)),
+    ],
+)
 def test_a_jpeg_comes_at_the_smallest_fraction_that_is_large_enough(shorter: int, size: tuple[int, int]) -> None:
     with open_image(encoded(photo(1000, 750), "JPEG")) as image:
         extent = shrink(image, Square(shorter))

@@ -64,9 +64,11 @@ def test_groups_are_those_of_the_true_classes_and_an_empty_one_has_no_figures() 
         for name in ("overall", "many", "medium", "few")
     }
     assert figures == {
-        "overall": (5, 0.8, 0.75), "many": (3, pytest.approx(2 / 3), 1.0), "medium": (0, None, None),
+        "overall": (5, 0.8, 0.75),
+        "many": (3, pytest.approx(2 / 3), 1.0),
+        "medium": (0, None, None),
         "few": (2, 1.0, 0.5),
-    }  # fmt: skip
+    }
     assert summary["medium"]["coverage_interval"] is None
     # Wilson's center is (p + z^2 / 2n) / (1 + z^2 / n), z = 1.96; of 3 images all right, the low end is 3 / (3 + z^2).
     assert summary["overall"]["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)

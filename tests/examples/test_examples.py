@@ -17,8 +17,12 @@ from longtail.data import LongTailSampler
 from longtail.losses import FBLoss
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"plain_loop": "torch", "huggingface_trainer": "transformers", "lightning_module": "lightning",
-            "timm_script": "timm"}  # fmt: skip
+PACKAGES = {
+    "plain_loop": "torch",
+    "huggingface_trainer": "transformers",
+    "lightning_module": "lightning",
+    "timm_script": "timm",
+}
 DOCS = (ROOT / "docs" / "your-code.md").read_text(encoding="utf-8")
 
 

@@ -36,9 +36,11 @@ def test_an_option_without_a_rule_names_those_with_one() -> None:
 
 def test_a_run_saves_what_auto_came_to(tmp_path: Path) -> None:
     overrides = {
-        "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 8}, "model": {"name": "plain-cnn"},
-        "stage1": {"loss": {"options": {"scale": "auto"}}}, "stage2": {"loss": {"options": {"scale": "auto"}}},
-    }  # fmt: skip
+        "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 8},
+        "model": {"name": "plain-cnn"},
+        "stage1": {"loss": {"options": {"scale": "auto"}}},
+        "stage2": {"loss": {"options": {"scale": "auto"}}},
+    }
     config = complete(build(merge(base_config("demo/gcl", epochs=1), overrides)))
     metrics = start_run(config, tmp_path / "run", Reporter(quiet=True))
     assert metrics["losses"]["stage1"]["scale"] == 30.0

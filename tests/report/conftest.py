@@ -34,8 +34,16 @@ def analyzed(
 ) -> Callable[..., Path]:
     """``analyzed("ce", slope=1.0)``: a fake run whose feature norms and ratios follow the class size by ``slope``."""
 
-    def make(name: str, *, slope: float = 1.0, within: float = 2.0, bias: bool = True, counts: list[int] | None = None,
-             projections: tuple[str, ...] = ("pca", "tsne"), **options: object) -> Path:  # fmt: skip
+    def make(
+        name: str,
+        *,
+        slope: float = 1.0,
+        within: float = 2.0,
+        bias: bool = True,
+        counts: list[int] | None = None,
+        projections: tuple[str, ...] = ("pca", "tsne"),
+        **options: object,
+    ) -> Path:
         folder = make_run(name, recipe=f"cifar-lt/{name}", counts=counts or cifar_counts, **options)
         write_analysis(folder, counts or cifar_counts, slope=slope, within=within, bias=bias, projections=projections)
         return folder

@@ -24,9 +24,12 @@ def image_counts(comparison):
 
 
 EXTRA = ClassSection(
-    "extra", "Test images", "How many test images a class has: {trends}.", image_counts,
+    "extra",
+    "Test images",
+    "How many test images a class has: {trends}.",
+    image_counts,
     (ClassMeasure("images", "extra-images", "Test images", ".0f"),),
-)  # fmt: skip
+)
 
 
 def test_a_declaration_and_a_line_add_a_section_to_the_page(make_run, monkeypatch):

@@ -51,9 +51,21 @@ def test_the_page_holds_every_section_and_the_numbers(two, tmp_path):
     outline = Outline(text)
     sections = [attrs["id"] for attrs in outline.all("section")]
     assert sections == [
-        "results", "groups", "hardest", "confusions", "errors", "mislabeled",
-        "classes", "accuracy", "destinations", "prior", "calibration", "coverage", "curves", "made",
-    ]  # fmt: skip
+        "results",
+        "groups",
+        "hardest",
+        "confusions",
+        "errors",
+        "mislabeled",
+        "classes",
+        "accuracy",
+        "destinations",
+        "prior",
+        "calibration",
+        "coverage",
+        "curves",
+        "made",
+    ]
     assert text.index('id="mislabeled"') < text.index('<details id="research"') < text.index('<section id="classes"')
     best = compare_runs(two).rows[1]
     assert f"{100 * best.values['few'].mean:.1f}" in outline.text

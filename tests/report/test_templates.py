@@ -29,10 +29,32 @@ SIX = (300, 120, 60, 30, 12, 5)
 NAMES = ["lynx", "wild cat", "cat", "dog", "house mouse", "kiwi"]
 SIZES = {"width": 1280, "height": 900}
 EVERYTHING = [
-    "results", "groups", "portfolio", "hardest", "confusions", "errors", "mislabeled",
-    "classes", "accuracy", "ablation", "destinations", "prior", "calibration", "coverage", "curves", "gradients",
-    "gradient-classes", "saturation", "saturated", "cloud", "embedding", "spread", "norms", "margins", "made",
-]  # fmt: skip
+    "results",
+    "groups",
+    "portfolio",
+    "hardest",
+    "confusions",
+    "errors",
+    "mislabeled",
+    "classes",
+    "accuracy",
+    "ablation",
+    "destinations",
+    "prior",
+    "calibration",
+    "coverage",
+    "curves",
+    "gradients",
+    "gradient-classes",
+    "saturation",
+    "saturated",
+    "cloud",
+    "embedding",
+    "spread",
+    "norms",
+    "margins",
+    "made",
+]
 POINTS = """async () => {
   const found = {};
   for (const plot of document.querySelectorAll('.plot')) {
@@ -137,9 +159,12 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(site: SimpleNamespa
 
 @pytest.fixture(scope="module")
 def full(
-    browser: Any, write_run: Callable[..., Path], write_analysis: Callable[..., None], record: Callable[..., Path],
+    browser: Any,
+    write_run: Callable[..., Path],
+    write_analysis: Callable[..., None],
+    record: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[SimpleNamespace]:  # fmt: skip
+) -> Iterator[SimpleNamespace]:
     """The page of two runs of which all was measured that can be, in a tab of its own."""
     folder, runs = tmp_path_factory.mktemp("full"), []
     for noise, each in ((0.25, 400), (0.5, 20)):  # 2,400 points are drawn by WebGL, 120 are not
@@ -216,9 +241,13 @@ def test_all_that_can_be_measured_fits_a_phone_with_and_without_a_class(full: An
 
 def test_the_bars_of_the_audit_page_are_as_long_as_their_classes_are_large(browser: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    data = ImageData("mine", ("cat", "lynx", "kiwi"), {
-        "train": Split.from_arrays(rng.integers(0, 255, (14, 8, 8), np.uint8), [0] * 10 + [1] * 4),
-    })  # fmt: skip
+    data = ImageData(
+        "mine",
+        ("cat", "lynx", "kiwi"),
+        {
+            "train": Split.from_arrays(rng.integers(0, 255, (14, 8, 8), np.uint8), [0] * 10 + [1] * 4),
+        },
+    )
     page = browser.new_page(viewport=SIZES)
     page.goto(write_audit(inspect_data(data), tmp_path / "audit.html", data).as_uri())
     lengths = "[...document.querySelectorAll('.length div')].map(bar => bar.getBoundingClientRect().width)"
@@ -269,8 +298,9 @@ def test_its_point_is_marked_in_every_figure_and_its_values_are_listed(page: Any
     page.wait_for_selector("#class-panel .values")
     listed = page.locator("#class-panel .values div").all_inner_texts()
     assert [line.split("\n") for line in listed][:2] == [
-        ["The training set", "5 training images"], ["Accuracy of each class, ce", f"accuracy {100 * recall:.1f}%"],
-    ]  # fmt: skip
+        ["The training set", "5 training images"],
+        ["Accuracy of each class, ce", f"accuracy {100 * recall:.1f}%"],
+    ]
 
 
 def test_a_class_is_chosen_by_mouse_from_the_list_and_from_a_figure_and_back_leaves_it(page: Any) -> None:

@@ -22,9 +22,19 @@ from longtail.run.checkpoint import (
 )
 
 VALUES = {
-    "phase": "in a stage", "stage": 1, "epoch": 1, "step": 0, "history": [], "stage_results": {}, "scale": 1.0,
-    "data_hash": "sha256:0", "classes": ["ä", "b"], "seconds": {"startup": 0.5}, "updates": 0, "loss_scaling": {},
-}  # fmt: skip
+    "phase": "in a stage",
+    "stage": 1,
+    "epoch": 1,
+    "step": 0,
+    "history": [],
+    "stage_results": {},
+    "scale": 1.0,
+    "data_hash": "sha256:0",
+    "classes": ["ä", "b"],
+    "seconds": {"startup": 0.5},
+    "updates": 0,
+    "loss_scaling": {},
+}
 
 
 def state(value: float) -> TrainingState:

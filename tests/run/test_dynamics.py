@@ -21,8 +21,9 @@ def test_what_was_written_is_read(make_run, record):
     assert dynamics.histogram.shape == (3, 6, BINS)
 
 
-@pytest.mark.parametrize(("damage", "words"), [("broken", "be read"), ("classes", "other classes"),
-                                               ("missing", "stage 1, epoch 2")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "words"), [("broken", "be read"), ("classes", "other classes"), ("missing", "stage 1, epoch 2")]
+)
 def test_damaged_recordings_are_one_sentence(make_run, damage, words, record):
     run = record(make_run("ce"))
     file = run / "dynamics" / "stage1-epoch0002.parquet"

@@ -37,8 +37,11 @@ def test_files_are_found_by_their_paths_also_in_another_split_of_the_table(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     places = make_folder({"ant": 4, "bee": 4})
-    rows = [(f"{places}/{name}/{number}.png", name, "train" if number else "test", number % 2)
-            for name in ("ant", "bee") for number in range(4)]  # fmt: skip
+    rows = [
+        (f"{places}/{name}/{number}.png", name, "train" if number else "test", number % 2)
+        for name in ("ant", "bee")
+        for number in range(4)
+    ]
 
     def write(rows: list[tuple[str, str, str, int]]) -> None:
         lines = [f"{path},{name},{split},film-{film}" for path, name, split, film in rows]

@@ -11,15 +11,27 @@ def candidate(name, accuracy, balanced, *, folds=3, adjustments=(), groups=(0.9,
     """A candidate with figures of its own, and intervals of two points to each side."""
     return CandidateResult(
         **{
-            "name": name, "loss": name, "head": "cosine", "options": {}, "lr": 0.001, "weight_decay": 0.0,
-            "retrained": False, "tau": 0.5, "folds": folds, "score": balanced,
+            "name": name,
+            "loss": name,
+            "head": "cosine",
+            "options": {},
+            "lr": 0.001,
+            "weight_decay": 0.0,
+            "retrained": False,
+            "tau": 0.5,
+            "folds": folds,
+            "score": balanced,
             "interval": (balanced - 0.02, balanced + 0.02),
-            "accuracy": accuracy, "accuracy_interval": (accuracy - 0.02, accuracy + 0.02),
-            "balanced_accuracy": balanced, "balanced_interval": (balanced - 0.02, balanced + 0.02),
+            "accuracy": accuracy,
+            "accuracy_interval": (accuracy - 0.02, accuracy + 0.02),
+            "balanced_accuracy": balanced,
+            "balanced_interval": (balanced - 0.02, balanced + 0.02),
             "groups": dict(zip(("many", "medium", "few"), groups, strict=True)),
-            "adjustments": ((0.5, accuracy, balanced), *adjustments), "seconds": 1.5,
-        } | options
-    )  # fmt: skip
+            "adjustments": ((0.5, accuracy, balanced), *adjustments),
+            "seconds": 1.5,
+        }
+        | options
+    )
 
 
 def fake_portfolio(**options):
@@ -44,7 +56,15 @@ def fake_portfolio(**options):
     )
     dropped = (candidate("ldam-drw", 0.72, 0.86, folds=1), candidate("fbl", 0.995, 0.70, folds=1))
     fields = {
-        "metric": "balanced", "folds": 3, "seed": 0, "images": 1200, "epochs": 40, "batch_size": 256,
-        "candidates": (*finalists, *dropped), "first_round": first_round, "chosen": 1, "seconds": 20.0,
-    }  # fmt: skip
+        "metric": "balanced",
+        "folds": 3,
+        "seed": 0,
+        "images": 1200,
+        "epochs": 40,
+        "batch_size": 256,
+        "candidates": (*finalists, *dropped),
+        "first_round": first_round,
+        "chosen": 1,
+        "seconds": 20.0,
+    }
     return Portfolio(**fields | options)

@@ -18,11 +18,14 @@ def predict(folder, prediction, confidence=0.8, second=0.1):
     confidences = np.broadcast_to(np.float32(confidence), LABEL.shape)
     second_probability = np.broadcast_to(np.float32(second), LABEL.shape)
     columns = {
-        "index": np.arange(len(LABEL)), "label": LABEL, "prediction": prediction, "confidence": confidences,
+        "index": np.arange(len(LABEL)),
+        "label": LABEL,
+        "prediction": prediction,
+        "confidence": confidences,
         "probability_true": np.where(prediction == LABEL, confidences, second_probability / 2).astype(np.float32),
         "top5": [[int(each), 0] for each in prediction],
         "top5_probabilities": np.stack([confidences, second_probability], axis=1).tolist(),
-    }  # fmt: skip
+    }
     pq.write_table(pa.table(columns), folder / "predictions.parquet")
     metrics = json.loads((folder / "metrics.json").read_text())
     for index, row in enumerate(metrics["test"]["per_class"]):

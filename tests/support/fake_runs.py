@@ -20,9 +20,18 @@ from longtail.counts import ClassCounts
 from longtail.run.dynamics import write_epoch
 
 HISTORY = (
-    "stage", "epoch", "progress", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
-    "validation_accuracy", "validation_balanced_accuracy", "seconds", "images_per_second",
-)  # fmt: skip
+    "stage",
+    "epoch",
+    "progress",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_balanced_accuracy",
+    "seconds",
+    "images_per_second",
+)
 
 
 def exponential_counts(classes: int, largest: int, ratio: float) -> list[int]:
@@ -95,11 +104,15 @@ def fake_run(
     if test:
         top5 = [[int(p)] for p in prediction]
         columns = {
-            "index": np.arange(len(label)), "path": paths, "label": label,
-            "prediction": prediction, "confidence": confidence,
+            "index": np.arange(len(label)),
+            "path": paths,
+            "label": label,
+            "prediction": prediction,
+            "confidence": confidence,
             "probability_true": np.where(prediction == label, confidence, (1 - confidence) / 3),
-            "top5": top5, "top5_probabilities": [[float(c), float(1 - c) / 3][: 1 + second_best] for c in confidence],
-        }  # fmt: skip
+            "top5": top5,
+            "top5_probabilities": [[float(c), float(1 - c) / 3][: 1 + second_best] for c in confidence],
+        }
         pq.write_table(pa.table(columns), folder / "predictions.parquet")
     _write_examples(folder / "examples.parquet", label, prediction, paths, len(counts), image_side, rng)
     return folder
@@ -125,10 +138,17 @@ def _metrics(classes: ClassCounts, label: np.ndarray, prediction: np.ndarray) ->
     groups = {name: float(recall[rows].mean()) if len(rows) else None for name, rows in classes.groups().items()}
     group_of = classes.group_of()
     per_class = [
-        {"name": classes.names[j], "train_count": classes[j], "test_count": int(confusion[j].sum()),
-         "group": group_of[j], "recall": float(recall[j]), "precision": float(precision[j]), "f1": 0.5}
+        {
+            "name": classes.names[j],
+            "train_count": classes[j],
+            "test_count": int(confusion[j].sum()),
+            "group": group_of[j],
+            "recall": float(recall[j]),
+            "precision": float(precision[j]),
+            "f1": 0.5,
+        }
         for j in range(size)
-    ]  # fmt: skip
+    ]
     scalars = {"accuracy": float((label == prediction).mean()), "balanced_accuracy": float(recall.mean()), **groups}
     rest = {"worst_class": float(recall.min()), "harmonic_mean": 0.0, "nll": 1.9, "ece": 0.21}
     return {"num_images": len(label), **scalars, **rest, "per_class": per_class}
@@ -161,9 +181,14 @@ def _write_history(path: Path, stages: int, epochs: int, top: float, rng: np.ran
 
 
 def _write_examples(
-    path: Path, label: np.ndarray, prediction: np.ndarray, paths: Sequence[str], size: int, side: int,
+    path: Path,
+    label: np.ndarray,
+    prediction: np.ndarray,
+    paths: Sequence[str],
+    size: int,
+    side: int,
     rng: np.random.Generator,
-) -> None:  # fmt: skip
+) -> None:
     right = np.bincount(label, weights=label == prediction, minlength=size)
     hardest = np.argsort(right, kind="stable")[:24].tolist()
     rows = [(j, "train", -1, 1.0, f"train {j} {i}") for j in hardest for i in range(4)]
@@ -171,10 +196,13 @@ def _write_examples(
     for j in hardest:
         rows += [(j, "error", int(prediction[i]), 0.71, paths[i]) for i in wrong[label[wrong] == j][:4]]
     columns = {
-        "class": [row[0] for row in rows], "role": [row[1] for row in rows],
-        "image": [_picture(row[0], side, rng) for row in rows], "prediction": [row[2] for row in rows],
-        "confidence": [row[3] for row in rows], "path": [row[4] for row in rows],
-    }  # fmt: skip
+        "class": [row[0] for row in rows],
+        "role": [row[1] for row in rows],
+        "image": [_picture(row[0], side, rng) for row in rows],
+        "prediction": [row[2] for row in rows],
+        "confidence": [row[3] for row in rows],
+        "path": [row[4] for row in rows],
+    }
     pq.write_table(pa.table(columns), path)
 
 
@@ -219,20 +247,34 @@ def fake_analysis(
         labeled = {"index": np.arange(count), "label": labels, "prediction": labels}
         images.append(pa.table({"split": [split] * count} | labeled | columns))
         values = {
-            "spread": 1 - 0.2 * trend, "nearest_distance": np.ones(size), "ratio": 1 - 0.2 * trend,
-            "feature_norm": 5 + trend, "feature_norm_std": np.ones(size), "weight_norm": 1 + 0.01 * noise,
-            "bias": trend if bias else np.full(size, np.nan), "angle": 40 - 5 * trend,
+            "spread": 1 - 0.2 * trend,
+            "nearest_distance": np.ones(size),
+            "ratio": 1 - 0.2 * trend,
+            "feature_norm": 5 + trend,
+            "feature_norm_std": np.ones(size),
+            "weight_norm": 1 + 0.01 * noise,
+            "bias": trend if bias else np.full(size, np.nan),
+            "angle": 40 - 5 * trend,
             "cloud_mean": np.full(size, np.nan) if cloud is None else -cloud * classes_of.tail_weight,
             "cloud_spread": np.full(size, np.nan) if cloud is None else cloud * classes_of.tail_weight / 2,
-        }  # fmt: skip
-        identity = {"split": [split] * size, "class": np.arange(size), "images": np.full(size, each),
-                 "nearest": np.roll(np.arange(size), 1)}  # fmt: skip
+        }
+        identity = {
+            "split": [split] * size,
+            "class": np.arange(size),
+            "images": np.full(size, each),
+            "nearest": np.roll(np.arange(size), 1),
+        }
         classes.append(pa.table(identity | values))
     collapse = dict.fromkeys(("nc1", "equinorm", "equiangularity", "simplex_deviation", "duality"), 0.5)
     summary = {
-        "images": len(labels), "of": len(labels), "drawn": len(labels), "explained_variance": [0.3, 0.2],
-        "uniformity": -2.5, "alignment": 0.7, "neural_collapse": collapse | {"within_between": within},
-    }  # fmt: skip
+        "images": len(labels),
+        "of": len(labels),
+        "drawn": len(labels),
+        "explained_variance": [0.3, 0.2],
+        "uniformity": -2.5,
+        "alignment": 0.7,
+        "neural_collapse": collapse | {"within_between": within},
+    }
     target = folder / "analysis"
     target.mkdir()
     pq.write_table(pa.concat_tables(images), target / "images.parquet")

@@ -20,7 +20,8 @@ def mode_config(method: str, mode: str, network: str = "timm:test_resnet", **ove
     """A tiny network of timm on the digits, without published weights."""
     values = base_config(f"images/{method}", epochs=2, mode=mode, model=network)
     tiny = {
-        "data": {"source": "digits", "imbalance_ratio": 20} | SMALL, "model": {"pretrained": False},
+        "data": {"source": "digits", "imbalance_ratio": 20} | SMALL,
+        "model": {"pretrained": False},
         "training": {"precision": "fp32"},
-    }  # fmt: skip
+    }
     return complete(build(merge(merge(values, tiny), overrides)))

@@ -71,8 +71,23 @@ def wait_for_a_stopped_one(folder: str) -> None:
         pid.write_text(str(os.getpid()))
         Experiment.on_step_end = stop_oneself  # type: ignore[method-assign]
     with contextlib.redirect_stderr(io.StringIO()) as complaint:
-        status = main(["train", "digits", "--recipe", "cifar-lt/ce", "--model.name", "plain-cnn", "--epochs", "1",
-                       "--out", f"{folder}/run", "--quiet", "--training.timeout", "4s"])  # fmt: skip
+        status = main(
+            [
+                "train",
+                "digits",
+                "--recipe",
+                "cifar-lt/ce",
+                "--model.name",
+                "plain-cnn",
+                "--epochs",
+                "1",
+                "--out",
+                f"{folder}/run",
+                "--quiet",
+                "--training.timeout",
+                "4s",
+            ]
+        )
     (Path(folder) / f"{rank}.json").write_text(json.dumps([status, complaint.getvalue()]))
     if rank == 0:
         os.kill(int(pid.read_text()), signal.SIGCONT)

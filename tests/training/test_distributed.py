@@ -30,13 +30,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory, launch_two: Callable[..., Non
     from longtail.config.resolve import resolve
 
     folder = tmp_path_factory.mktemp("pair")
-    config = resolve({
-        "data": {
-            "source": "digits", "image_size": 16, "augmentation": "crop-flip", "validation_fraction": 0.0,
-        },
-        "model": {"name": "plain-cnn"}, "training": {"precision": "fp32"},
-        "stage1": {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}, "loss": {"name": "fbl"}},
-    })  # fmt: skip
+    config = resolve(
+        {
+            "data": {
+                "source": "digits",
+                "image_size": 16,
+                "augmentation": "crop-flip",
+                "validation_fraction": 0.0,
+            },
+            "model": {"name": "plain-cnn"},
+            "training": {"precision": "fp32"},
+            "stage1": {"epochs": 2, "batch_size": 64, "optimizer": {"lr": 0.02}, "loss": {"name": "fbl"}},
+        }
+    )
     start_run(config, folder / "one", Reporter(quiet=True))
     file = folder / "two.yaml"
     file.write_text(yaml.safe_dump(asdict(config)))

@@ -150,11 +150,19 @@ def test_the_large_recipes_run_on_a_stand_in_of_the_same_shape(name: str, quiet:
     recipe = base_config(name, epochs=1)
     small = recipe["model"]["name"].replace("resnet50", "test_resnet").replace("resnet152", "test_resnet")
     trainable = [part.replace("layer4.2", "layer4.0") for part in recipe["model"]["trainable"]]
-    config = complete(build(merge(recipe, {
-        "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
-        "model": {"name": small, "pretrained": False, "trainable": trainable},
-        "stage1": {"batch_size": 256}, "stage2": {"batch_size": 256},
-    })))  # fmt: skip
+    config = complete(
+        build(
+            merge(
+                recipe,
+                {
+                    "data": {"source": "digits", "imbalance_ratio": 20, "image_size": 32, "resize": 36},
+                    "model": {"name": small, "pretrained": False, "trainable": trainable},
+                    "stage1": {"batch_size": 256},
+                    "stage2": {"batch_size": 256},
+                },
+            )
+        )
+    )
     metrics = start_run(config, tmp_path / "run", quiet)
     assert metrics["test"]["num_images"] == 359
     expected = {"stage1", "stage2"} if recipe["stage2"]["epochs"] else {"stage1"}
@@ -227,10 +235,13 @@ def test_generated_code_trains_as_the_plain_network(small_config: Build, quiet: 
 prepare_torchvision()
 
 LOSSES = {  # of each stage
-    "gcl": ("GCLLoss", "GCLLoss"), "agcl": ("AngularGCLLoss", "AngularGCLLoss"), "kps-ga": ("KPSLoss",),
-    "fbl": ("FBLoss",), "logit-adjustment": ("LogitAdjustedLoss",),
+    "gcl": ("GCLLoss", "GCLLoss"),
+    "agcl": ("AngularGCLLoss", "AngularGCLLoss"),
+    "kps-ga": ("KPSLoss",),
+    "fbl": ("FBLoss",),
+    "logit-adjustment": ("LogitAdjustedLoss",),
     "mixup-crt": ("CrossEntropyLoss", "CrossEntropyLoss"),
-}  # fmt: skip
+}
 IMAGES = {"train/a": 8, "train/b": 4, "train/c": 2, "test/a": 1, "test/b": 1, "test/c": 1}
 CLASSES, RANK = 3, 8
 
@@ -287,18 +298,25 @@ def tiny(method: str, mode: str, source: Path) -> RunConfig:
     views = [{"cached_views": 1} if values[name]["cached_views"] else {} for name in ("stage1", "stage2")]
     overrides = {
         "data": {"source": str(source), "augmentation": "flip", "resize": 32, "validation_fraction": 0.0, "workers": 0},
-        "model": {"pretrained": False}, "training": {"precision": "fp32"}, "stage1": stage | views[0],
+        "model": {"pretrained": False},
+        "training": {"precision": "fp32"},
+        "stage1": stage | views[0],
         "stage2": stage | views[1],
-    }  # fmt: skip
+    }
     return complete(build(merge(values, overrides)))
 
 
 @pytest.mark.parametrize("mode", ["linear", "finetune", "lora", "scratch"])
 @pytest.mark.parametrize("method", LOSSES)
 def test_every_method_in_every_mode(
-    method: str, mode: str, photos: Path, tmp_path: Path, watch: Watch, quiet: Reporter,
+    method: str,
+    mode: str,
+    photos: Path,
+    tmp_path: Path,
+    watch: Watch,
+    quiet: Reporter,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     if mode == "lora":
         pytest.importorskip("peft", reason="peft is not installed")
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))

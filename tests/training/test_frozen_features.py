@@ -90,10 +90,14 @@ def two_stages(small_config: Build) -> Callable[..., RunConfig]:
     def build(views: int, augmentation: str = "none", **training: Any) -> RunConfig:
         stage = {"mixing": "none", "optimizer": {"lr": 0.05}}
         return small_config(
-            "cifar-lt/gcl", epochs=1, data={"augmentation": augmentation, "image_size": 8},
-            model={"name": "resnet20"}, stage1=stage, stage2=stage | {"epochs": 3, "cached_views": views},
+            "cifar-lt/gcl",
+            epochs=1,
+            data={"augmentation": augmentation, "image_size": 8},
+            model={"name": "resnet20"},
+            stage1=stage,
+            stage2=stage | {"epochs": 3, "cached_views": views},
             training=training,
-        )  # fmt: skip
+        )
 
     return build
 

@@ -63,9 +63,12 @@ def expected(logits: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:
     label_gradient = np.bincount(label.numpy(), np.abs(gradient[np.arange(len(label)), label.numpy()]), minlength=4)
     histogram = np.array([np.histogram(probability[label.numpy() == name], EDGES)[0] for name in range(4)])
     return {
-        "images": images, "positive": np.maximum(-gradient, 0).sum(0), "negative": np.maximum(gradient, 0).sum(0),
-        "gradient": label_gradient / np.where(images, images, np.nan), "p_histogram": histogram,
-    }  # fmt: skip
+        "images": images,
+        "positive": np.maximum(-gradient, 0).sum(0),
+        "negative": np.maximum(gradient, 0).sum(0),
+        "gradient": label_gradient / np.where(images, images, np.nan),
+        "p_histogram": histogram,
+    }
 
 
 def backward(loss: torch.Tensor) -> None:
@@ -168,8 +171,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     tiny = {
         "data": {"source": "digits", "imbalance_ratio": 10, "image_size": 16},
-        "model": {"name": "plain-cnn"}, "stage1": {"optimizer": {"lr": 0.02}},
-    }  # fmt: skip
+        "model": {"name": "plain-cnn"},
+        "stage1": {"optimizer": {"lr": 0.02}},
+    }
     out = tmp_path_factory.mktemp("straight") / "run"
     config = complete(build(merge(merge(base_config("cifar-lt/gcl"), tiny), TWO_STAGES)))
     start_run(config, out, Reporter(quiet=True))

@@ -49,10 +49,12 @@ def test_a_run_without_augmentation_is_the_plain_loop(
         data={"augmentation": "none"},
         model={"name": network},
         stage1={
-            "epochs": epochs, "batch_size": batch_size, "optimizer": {"lr": lr, "momentum": 0.9, "weight_decay": 5e-4},
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": {"lr": lr, "momentum": 0.9, "weight_decay": 5e-4},
             "schedule": {"name": "multistep", "milestones": [2, 3], "factors": [0.1, 0.01]},
         },
-    )  # fmt: skip
+    )
     accuracy = start_run(config, tmp_path / "run", quiet)["test"]["accuracy"]
     trained = load_file(tmp_path / "run" / "model.safetensors")
     plain, expected = plain_run(config)

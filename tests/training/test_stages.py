@@ -30,10 +30,15 @@ COUNTS = ClassCounts([1000, 300, 50, 5, 0])
 @pytest.mark.parametrize(
     ("sampler", "expected"),
     [
-        ("shuffle", "train"), ("instance", "train"), ("square-root", "train"), ("class-balanced", "uniform"),
-        ("progressive", "uniform"), ("effective-number", "uniform"), ("cben", "uniform"),
+        ("shuffle", "train"),
+        ("instance", "train"),
+        ("square-root", "train"),
+        ("class-balanced", "uniform"),
+        ("progressive", "uniform"),
+        ("effective-number", "uniform"),
+        ("cben", "uniform"),
     ],
-)  # fmt: skip
+)
 def test_the_draws_decide(sampler: str, expected: str) -> None:
     assert assumed_prior(StageConfig(sampler=sampler), COUNTS) == expected
 
@@ -71,10 +76,16 @@ def test_the_last_stage_that_has_epochs_counts() -> None:
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        ("ce", "train"), ("mixup", "train"), ("mixup-crt", "uniform"), ("gcl", "uniform"), ("gcl-cben", "uniform"),
-        ("ldam-drw", "uniform"), ("logit-adjustment", "uniform"), ("balanced-softmax", "uniform"),
+        ("ce", "train"),
+        ("mixup", "train"),
+        ("mixup-crt", "uniform"),
+        ("gcl", "uniform"),
+        ("gcl-cben", "uniform"),
+        ("ldam-drw", "uniform"),
+        ("logit-adjustment", "uniform"),
+        ("balanced-softmax", "uniform"),
     ],
-)  # fmt: skip
+)
 def test_the_recipes(recipe: str, expected: str) -> None:
     assert trained_prior(build(base_config(f"cifar-lt/{recipe}")), COUNTS) == expected
 
@@ -104,8 +115,9 @@ def test_places_trains_only_the_last_block_and_the_bottleneck() -> None:
     trained = {name.split(".")[1] for name, p in model.backbone.named_parameters() if p.requires_grad}
     prefixes = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert prefixes == {"trunk", "bottleneck"}
-    assert "conv1" not in {n.split(".")[1] for n, p in model.backbone.named_parameters()
-                           if p.requires_grad and n.startswith("trunk")}  # fmt: skip
+    assert "conv1" not in {
+        n.split(".")[1] for n, p in model.backbone.named_parameters() if p.requires_grad and n.startswith("trunk")
+    }
     assert "layer4" in trained
     assert "layer3" not in trained
 

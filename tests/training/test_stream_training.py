@@ -65,9 +65,15 @@ def straight(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     ("sampler", "epoch", "step"), [("shuffle", 1, 4), ("effective-number", 0, 5), ("shuffle", 1, 0)]
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
-    sampler: str, epoch: int, step: int, shards: Path, small_config: Build, quiet: Reporter, tmp_path: Path,
+    sampler: str,
+    epoch: int,
+    step: int,
+    shards: Path,
+    small_config: Build,
+    quiet: Reporter,
+    tmp_path: Path,
     straight: Callable[[RunConfig], Path],
-) -> None:  # fmt: skip
+) -> None:
     config = small_config(**options(shards, sampler=sampler))
     whole = straight(config)
     with pytest.raises(Interrupted):
@@ -92,9 +98,12 @@ def test_a_run_says_what_it_saw_of_each_class(
 
 
 def test_two_processes_train_as_one(
-    shards: Path, small_config: Build, tmp_path: Path, straight: Callable[[RunConfig], Path],
+    shards: Path,
+    small_config: Build,
+    tmp_path: Path,
+    straight: Callable[[RunConfig], Path],
     launch_two: Callable[..., None],
-) -> None:  # fmt: skip
+) -> None:
     """Stopped and resumed: every image once an epoch, the same number of steps, the same weights."""
     config = small_config(**options(shards, sampler="shuffle"))
     file = tmp_path / "two.yaml"

@@ -107,10 +107,23 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--gunicorn-opts", "--log-level warning",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--gunicorn-opts",
+        "--log-level warning",
+    ]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # it would need more packages
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True)
@@ -148,9 +161,13 @@ def mlflow_client(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_mlflow_holds_parameters_and_metrics_of_a_run_that_was_stopped(
-    mlflow_client: Any, tracked: Callable[[str], RunConfig], quiet: Reporter, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    mlflow_client: Any,
+    tracked: Callable[[str], RunConfig],
+    quiet: Reporter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out = tmp_path / "ce" / "seed-0"
     metrics = stopped_and_resumed(tracked("mlflow"), out, quiet)
     experiment = mlflow_client.get_experiment_by_name("digits")

@@ -12,10 +12,7 @@ import numpy.typing as npt
 from longtail.counts import GROUP_NAMES, FloatArray, GroupName, IntArray
 from longtail.evaluation.metrics import shot_group_indices
 
-EDGES = (
-    0.0, 0.001, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
-    0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0,
-)  # fmt: skip
+EDGES = (0.0, 0.001, 0.01, *(step / 20 for step in range(1, 20)), 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0)
 """Bins of p_y, fine where softmax saturates; a bin holds its lower edge, and the last one holds 1 too."""
 BINS = len(EDGES) - 1
 THRESHOLDS = (0.9, 0.99, 0.999)

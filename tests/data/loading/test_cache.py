@@ -352,9 +352,12 @@ print("decoded", len(ticks), "sum", int(images.sum()), flush=True)
 def start(pause: float) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(SOURCES)}
     process = subprocess.Popen(
-        [sys.executable, "-c", OTHER.format(pause=pause)], env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", OTHER.format(pause=pause)],
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

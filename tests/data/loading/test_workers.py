@@ -201,9 +201,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_worker_that_comes_to_life_after_its_process_died_leaves() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LATE], env=os.environ | {"PYTHONPATH": str(SOURCES)}, text=True, timeout=60,
-        stdout=subprocess.PIPE, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", LATE],
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        text=True,
+        timeout=60,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout.split() == [done.stdout.strip()]  # its number, and nothing that it says after
 
@@ -211,9 +215,13 @@ def test_a_worker_that_comes_to_life_after_its_process_died_leaves() -> None:
 @pytest.mark.parametrize("end", ["kill", "leave"])
 def test_no_worker_outlives_its_process(end: str) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], env=os.environ | {"PYTHONPATH": str(SOURCES)}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,  # a worker may miss its parent aloud
-    )  # fmt: skip
+        [sys.executable, "-c", PARENT],
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a worker may miss its parent aloud
+    )
     assert parent.stdout is not None
     workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
     assert len(workers) == 2

@@ -139,10 +139,13 @@ def test_numbers_of_one_value_have_one_order_in_every_process(table: Table) -> N
     orders = {
         subprocess.run(
             [sys.executable, "-c", script, "1", "01", "2", "-0", "0"],
-            env=os.environ | {"PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in (1, 2, 3, 4)
-    }  # fmt: skip
+    }
     assert orders == {"['-0', '0', '01', '1', '2']\n"}
     assert load_source(csv(file)).classes == ("01", "1", "2")
 

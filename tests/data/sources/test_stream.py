@@ -181,10 +181,16 @@ def test_no_more_is_held_out_than_fits_here(tmp_path: Path, monkeypatch: pytest.
 def test_what_needs_a_list_of_the_images_is_refused(tmp_path: Path) -> None:
     train: Split = train_of(f"stream:{write_stream(tmp_path / 'shards')}")
     for work in (
-        lambda: train.labels, lambda: train.select([0]), lambda: train.column("label"), train.files, train.places,
-        lambda: assign_folds(train, 2), lambda: cut_long_tailed(train, 5, 10), lambda: train.image(0),
+        lambda: train.labels,
+        lambda: train.select([0]),
+        lambda: train.column("label"),
+        train.files,
+        train.places,
+        lambda: assign_folds(train, 2),
+        lambda: cut_long_tailed(train, 5, 10),
+        lambda: train.image(0),
         lambda: train.require("camera"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(LongtailError, match="streamed"):
             work()
 

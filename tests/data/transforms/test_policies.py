@@ -29,9 +29,22 @@ from torchvision.transforms import RandomResizedCrop, autoaugment, v2  # noqa: E
 
 SIZE = (32, 32)
 THEIR_NAMES = (
-    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
-    "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert",
-)  # fmt: skip
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+)
 SIGNED = THEIR_NAMES[1:10]
 UNLIKELY = 1e-3  # a smaller p-value fails; seeds are fixed, so a test passes always or never
 Key = tuple[int, float]
@@ -96,8 +109,10 @@ def test_images_of_a_batch_are_changed_each_in_its_own_way() -> None:
     images = pictures()
     drawn = draw_rand_augment(len(images), SIZE, seeded(2), operations=3, magnitude=20)
     together = apply_changes(images, drawn)
-    alone = [apply_changes(images[i : i + 1], Changes(drawn.codes[i : i + 1], drawn.magnitudes[i : i + 1]))
-             for i in range(len(images))]  # fmt: skip
+    alone = [
+        apply_changes(images[i : i + 1], Changes(drawn.codes[i : i + 1], drawn.magnitudes[i : i + 1]))
+        for i in range(len(images))
+    ]
     assert torch.equal(together, torch.cat(alone))
     assert torch.equal(images, pictures())  # what was given is left alone
 

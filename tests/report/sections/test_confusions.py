@@ -28,8 +28,11 @@ def test_where_tail_errors_go_is_counted(ce_and_gcl):
     assert [drawing.id for drawing in section.drawings] == [f"destinations-{name}" for name in GROUP_NAMES]
     few = section.drawings[2]
     assert [(trace.name.split()[-2:][0], trace.x.tolist()) for trace in few.figure.data] == [
-        ("right", [0.0, 0.5]), ("many-shot", [1.0, 0.25]), ("medium-shot", [0.0, 0.0]), ("few-shot", [0.0, 0.25]),
-    ]  # fmt: skip
+        ("right", [0.0, 0.5]),
+        ("many-shot", [1.0, 0.25]),
+        ("medium-shot", [0.0, 0.0]),
+        ("few-shot", [0.0, 0.25]),
+    ]
     assert "40 test images" in few.title
     assert re.search(r"ce: right 0\.0%, .*many-shot .*100\.0%", few.alt)
     assert "40.0%" in section.sentence  # of all other classes are many-shot

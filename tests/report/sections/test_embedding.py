@@ -27,10 +27,15 @@ def test_every_image_and_class_mean_is_drawn_once_on_the_same_axes(analyzed: Cal
     assert section is not None
     titles = [drawing.title for drawing in section.drawings]
     assert titles == [
-        "ce, test images, t-SNE", "gcl, test images, t-SNE", "ce, test images, PCA", "gcl, test images, PCA",
-        "ce, test images, t-SNE, by class", "gcl, test images, t-SNE, by class",
-        "ce, training images, t-SNE", "gcl, training images, t-SNE",
-    ]  # fmt: skip
+        "ce, test images, t-SNE",
+        "gcl, test images, t-SNE",
+        "ce, test images, PCA",
+        "gcl, test images, PCA",
+        "ce, test images, t-SNE, by class",
+        "gcl, test images, t-SNE, by class",
+        "ce, training images, t-SNE",
+        "gcl, training images, t-SNE",
+    ]
     first, second, *_ = (drawing.figure for drawing in section.drawings)
     axes = [drawing.figure.layout.xaxis.range for drawing in section.drawings]
     assert len(set(axes[:2] + axes[4:])) == len(set(axes[2:4])) == 1  # each projection has its own

@@ -38,9 +38,7 @@ def test_without_recordings_there_is_no_section(make_run):
 
 
 def test_a_drowned_tail_is_said_and_drawn(make_run, record):
-    runs = [
-        record(make_run("ce"), tail=0.25, sure=2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)
-    ]  # fmt: skip
+    runs = [record(make_run("ce"), tail=0.25, sure=2), record(make_run("kps", recipe="cifar-lt/kps"), sure=BINS - 1)]
     comparison = compare_runs(runs)
     sections = sections_of(comparison)
     section = sections["gradients"]
@@ -174,9 +172,14 @@ def test_norms_are_drawn_for_each_measure_that_a_run_has(analyzed: Callable[...,
     section = measures.NORMS.build(compared(analyzed("ce"), analyzed("gcl", bias=False, slope=0.0)))
     assert section is not None
     assert [drawing.id for drawing in section.drawings] == [
-        "norms-feature-norm-0", "norms-feature-norm-1", "norms-weight-norm-0", "norms-weight-norm-1",
-        "norms-angle-0", "norms-angle-1", "norms-bias-0",
-    ]  # fmt: skip
+        "norms-feature-norm-0",
+        "norms-feature-norm-1",
+        "norms-weight-norm-0",
+        "norms-weight-norm-1",
+        "norms-angle-0",
+        "norms-angle-1",
+        "norms-bias-0",
+    ]
     feature = [drawing.figure.layout.yaxis.range for drawing in section.drawings[:2]]
     assert feature[0] == feature[1]
     assert section.table is not None

@@ -83,8 +83,10 @@ def test_calibration_is_measured_by_group_with_an_interval(ce_and_gcl):
     assert re.search(r"few-shot .*\+90\.0 .* ce; \+10\.0 .* gcl, 80\.0 points lower", section.sentence)
     points = [trace for trace in section.drawings[0].figure.data if trace.mode == "markers"]
     assert [(trace.name, trace.y.tolist()) for trace in points] == [
-        ("Many-shot", [1.0]), ("Medium-shot", [0.5]), ("Few-shot", [0.0])
-    ]  # fmt: skip
+        ("Many-shot", [1.0]),
+        ("Medium-shot", [0.5]),
+        ("Few-shot", [0.0]),
+    ]
     assert points[0].customdata.tolist() == [40]
 
 
