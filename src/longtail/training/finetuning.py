@@ -58,7 +58,7 @@ def finetune_stage(
 
 
 def with_length(stage: StageConfig, epochs: float) -> StageConfig:
-    """Return a stage of so many passes over the images, in whole epochs of a share of them each.
+    """Return a stage with a number of passes over the images, in whole epochs of a share of them each.
 
     Example:
         >>> stage = with_length(StageConfig(), 1.8)
