@@ -289,7 +289,7 @@ def test_epochs_scale_the_whole_schedule() -> None:
     config = resolved("--recipe", "cifar-lt/gcl", "--epochs", "100")
     assert (config.stage1.epochs, config.stage2.epochs) == (100, 15)
     assert config.stage1.schedule.milestones == [80, 90]
-    assert config.stage1.schedule.warmup_epochs == 3
+    assert config.stage1.schedule.warmup_epochs == 5
 
 
 def test_the_batch_size_is_that_of_both_stages_and_a_stage_s_own_wins() -> None:

@@ -109,11 +109,11 @@ def test_mixup_strengths_and_stage_2_of_the_protocol() -> None:
     }
 
 
-def test_epochs_scale_everything_in_proportion() -> None:
+def test_epochs_scale_everything_in_proportion_but_the_warm_up() -> None:
     config = scale_epochs(load_recipe("cifar-lt/gcl").config, 30)
     assert config["stage1"]["epochs"] == 30
     assert config["stage1"]["schedule"]["milestones"] == [24, 27]
-    assert config["stage1"]["schedule"]["warmup_epochs"] == 1
+    assert config["stage1"]["schedule"]["warmup_epochs"] == 5
     assert config["stage2"]["epochs"] == 5
     assert scale_epochs(load_recipe("cifar-lt/ce").config, 30)["stage2"]["epochs"] == 0
 

@@ -211,16 +211,19 @@ def base_config(
 def scale_epochs(config: Nested, epochs: int) -> Nested:
     """Return the configuration with stage 1 at ``epochs`` and everything else in proportion.
 
-    Warm-up, milestones and the epochs of later stages are multiplied by the same factor and rounded, at least one epoch
-    where there was one before.
+    Milestones and the epochs of later stages are multiplied by the same factor and rounded, at least one epoch where
+    there was one before. The warm-up stays as long as it is, for what it takes is steps and not a share of a schedule,
+    but takes a quarter of the epochs at most.
 
     Raises:
         UsageError: ``epochs`` is below one.
 
     Example:
         >>> short = scale_epochs(load_recipe("cifar-lt/gcl").config, 30)
-        >>> short["stage1"]["schedule"]["milestones"], short["stage2"]["epochs"]
+        >>> short["stage1"]["schedule"]["milestones"], short["stage1"]["schedule"]["warmup_epochs"]
         ([24, 27], 5)
+        >>> short["stage2"]["epochs"]
+        5
     """
     check_value(epochs, Count, "--epochs")
     factor = epochs / max(config["stage1"]["epochs"], 1)
@@ -228,7 +231,7 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
     for stage in (scaled["stage1"], scaled["stage2"], scaled["finetune"]):
         stage["epochs"] = _scaled(stage["epochs"], factor)
         schedule = stage["schedule"]
-        schedule["warmup_epochs"] = min(_scaled(schedule["warmup_epochs"], factor), max(stage["epochs"] - 1, 0))
+        schedule["warmup_epochs"] = min(schedule["warmup_epochs"], stage["epochs"] // 4)
         schedule["milestones"] = [_scaled(milestone, factor) for milestone in schedule["milestones"]]
     return scaled
 
