@@ -80,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> str:
             settings,
             train_dataset=Digits(images, labels),
             eval_dataset=Digits(test_images, test_labels),
-            compute_loss_func=loss,
+            compute_loss_func=loss,  # CHANGED
             callbacks=[loss],  # CHANGED
         )
         trainer.train()
