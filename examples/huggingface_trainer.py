@@ -45,8 +45,7 @@ class BalancedTrainer(Trainer):  # CHANGED
     """A Trainer that draws by class."""  # CHANGED
 
     def _get_train_sampler(self, train_dataset: Digits | None = None) -> LongTailSampler:  # CHANGED
-        data = train_dataset or self.train_dataset  # CHANGED
-        return LongTailSampler(data.labels, 10, strategy="square-root")  # CHANGED
+        return LongTailSampler((train_dataset or self.train_dataset).labels, 10, strategy="square-root")  # CHANGED
 
 
 def main(words: Sequence[str] | None = None) -> str:
