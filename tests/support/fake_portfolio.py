@@ -49,6 +49,7 @@ def fake_portfolio(**options):
             score=each.score + 0.1,
             accuracy=each.accuracy + 0.02,
             balanced_accuracy=each.balanced_accuracy + 0.1,
+            adjustments=tuple((tau, accuracy + 0.02, balanced + 0.1) for tau, accuracy, balanced in each.adjustments),
             behind=None,
             behind_error=None,
         )

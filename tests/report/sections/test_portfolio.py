@@ -75,6 +75,12 @@ def test_those_dropped_early_are_paler_and_stand_where_the_finalists_went(make_r
     assert "about 74.0%" in drawn["dropped"].hovertext[0]
 
 
+def test_another_adjustment_of_the_finalists_moves_no_one():
+    first = [replace(each, tau=1.0, accuracy=0.5, adjustments=each.adjustments) for each in fake_portfolio().finalists]
+    moved = portfolio.dropped(replace(fake_portfolio(), first_round=tuple(first)))
+    assert [each.accuracy for each in moved] == pytest.approx([0.72, 0.995])
+
+
 def test_what_is_moved_stays_a_share():
     easy = [replace(each, accuracy=each.accuracy - 0.2) for each in fake_portfolio().first_round]
     moved = portfolio.dropped(replace(fake_portfolio(), first_round=tuple(easy)))

@@ -73,35 +73,49 @@ def _title(each: FirstRun[Portfolio]) -> str:
 def dropped(portfolio: Portfolio) -> list[CandidateResult]:
     """The candidates dropped early, with their figures moved to where those of the finalists are.
 
-    They were judged on other images and after a shorter training. What the finalists gained or lost since, in the mean
-    and in log-odds, is added: the order on the same images is kept, and no figure reaches 100% by being moved.
+    They were judged on other images and after a shorter training. What the finalists gained or lost since under the
+    same logit adjustment, in the mean and in log-odds, is added, so that no figure reaches 100% by being moved. Figures
+    that were kept for the chosen adjustment alone count where it has stayed the same.
 
     Args:
         portfolio: All candidates, and the first round of the finalists.
     """
-
-    def change(read: Iterable[tuple[float, float]]) -> float:
-        return float(np.mean([_log_odds(after) - _log_odds(before) for before, after in read]))
-
     pairs = list(zip(portfolio.first_round, portfolio.finalists, strict=True))
-    score = change((before.score, after.score) for before, after in pairs)
-    accuracy = change((before.accuracy, after.accuracy) for before, after in pairs)
-    balanced = change((before.balanced_accuracy, after.balanced_accuracy) for before, after in pairs)
+    stayed = [(before, after) for before, after in pairs if before.tau == after.tau]
+    score = _mean_change((before.score, after.score) for before, after in stayed)
     groups = {
-        name: change((b.groups[name], a.groups[name]) for b, a in pairs)
+        name: _mean_change((b.groups[name], a.groups[name]) for b, a in stayed if name in b.groups)
         for name in portfolio.choice.groups
-        if all(name in before.groups for before, _ in pairs)
     }
-    return [
-        replace(
-            each,
-            score=_moved(each.score, score),
-            accuracy=_moved(each.accuracy, accuracy),
-            balanced_accuracy=_moved(each.balanced_accuracy, balanced),
-            groups={name: _moved(value, groups[name]) for name, value in each.groups.items() if name in groups},
+    moved = []
+    for each in portfolio.candidates[len(portfolio.finalists) :]:
+        # Accuracy and balanced accuracy of each finalist in both rounds, under the adjustment of this candidate.
+        both = [(_under(each.tau, before), _under(each.tau, after)) for before, after in pairs]
+        known = [(before, after) for before, after in both if before and after]
+        accuracy = _moved(each.accuracy, _mean_change((before[0], after[0]) for before, after in known))
+        balanced = _moved(each.balanced_accuracy, _mean_change((before[1], after[1]) for before, after in known))
+        by_metric = {"accuracy": accuracy, "balanced": balanced}
+        moved.append(
+            replace(
+                each,
+                score=by_metric.get(portfolio.metric, _moved(each.score, score)),
+                accuracy=accuracy,
+                balanced_accuracy=balanced,
+                groups={name: _moved(value, groups[name]) for name, value in each.groups.items() if name in groups},
+            )
         )
-        for each in portfolio.candidates[len(portfolio.finalists) :]
-    ]
+    return moved
+
+
+def _under(tau: float, candidate: CandidateResult) -> tuple[float, float] | None:
+    """Return accuracy and balanced accuracy under a strength of adjustment, where that was tried."""
+    return next(((accuracy, balanced) for each, accuracy, balanced in candidate.adjustments if each == tau), None)
+
+
+def _mean_change(figures: Iterable[tuple[float, float]]) -> float:
+    """Return the mean change of figures before and after in log-odds; 0 where there are none."""
+    changes = [_log_odds(after) - _log_odds(before) for before, after in figures]
+    return float(np.mean(changes)) if changes else 0.0
 
 
 def _log_odds(share: float) -> float:
@@ -315,8 +329,8 @@ def _table(titles: Sequence[str], portfolios: Sequence[Portfolio]) -> Table:
     ]
     caption = (
         f"Figures in % on images held out; small: the {LEVEL_TEXT} interval. Behind: points behind the best on the "
-        "same images, \u00b1 standard error. \u2248: dropped after one fold, and moved by what the finalists changed "
-        "since."
+        "same images, \u00b1 standard error. \u2248: dropped after one fold, and moved by what the finalists "
+        "changed under the same adjustment."
     )
     heads = (*(["Configuration"] if several else []), *columns.heads)
     return Table(caption, heads, tuple(rows), labels=2 + several, folded=f"All {len(rows)} candidates")
