@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from portfolio import add_rows
 
 from longtail.config.schema import RunConfig
-from longtail.config.stage import StageConfig
+from longtail.config.stage import StageConfig, size_of_epoch
 from longtail.report.plots import INK, MUTED, THEME, blank
 from longtail.run import read
 from longtail.run.layout import read_config
@@ -64,8 +64,7 @@ def passes_until(config: RunConfig, stage: int, epoch: int) -> float:
     current, full = config.stages[stage], config.data.image_size
     if current.cached_views:
         return before + current.cached_views
-    sizes = current.image_sizes or [full]
-    sides = (sizes[done * len(sizes) // current.epochs] for done in range(epoch))
+    sides = (size_of_epoch(current.image_sizes, done, current.epochs) or full for done in range(epoch))
     return before + current.epoch_share * sum((side / full) ** 2 for side in sides)
 
 
@@ -81,7 +80,7 @@ def curves(rows: list[dict[str, str]]) -> go.Figure:
         runs[row["recipe"], row["seed"]].append(row)
     recipes = list(dict.fromkeys(recipe for recipe, _ in runs))
     for (recipe, _), points in runs.items():
-        color = COLORS[recipes.index(recipe)]
+        color = COLORS[recipes.index(recipe) % len(COLORS)]
         x = [float(row["passes"]) for row in points]
         y = [100 * float(row["balanced_accuracy"]) for row in points]
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": color, "width": 2})
@@ -100,7 +99,7 @@ def curves(rows: list[dict[str, str]]) -> go.Figure:
 
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--csv", type=Path, default=Path("docs/results/passes.csv"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/passes.png"))
     return parser.parse_args()

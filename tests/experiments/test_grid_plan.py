@@ -151,6 +151,7 @@ def test_the_baseline_of_each_run(vary: dict[str, Any], baseline: str, expected:
         ({"runs": {"ce": {"recip": "cifar-lt/ce"}}}, "'runs.ce.recipe'"),
         ({"runs": {"ce": {"something": 1}}}, "unknown option 'runs.ce.something'"),
         ({"runs": {"ce": {"stage1.epochs": 3}}}, "below runs.ce.set"),
+        ({"stage1.epochs": 3}, "below set"),
         ({"runs": {"ce": {"stage1": {"epochs": 3}}}}, "below runs.ce.set"),
         ({"runs": {"ce": {"recipe": "cifar-lt/cee"}}}, "'cifar-lt/ce'"),
         ({"runs": {"a/b": {"recipe": "cifar-lt/ce"}}}, "'a/b'"),

@@ -6,18 +6,20 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_stage import cpu, make_stage
 
 from longtail.config.build import with_options
 from longtail.config.resolve import resolve
+from longtail.config.stage import StageConfig
 from longtail.console import Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.models.model import build_model
 from longtail.run.layout import read_config
 from longtail.training import time_estimate
 from longtail.training.launch import start_run
@@ -41,21 +43,30 @@ def test_epochs_through_the_network_are_fitted_to_the_limit(tmp_path: Path, monk
     assert not (tmp_path / "short").exists()
 
 
-@pytest.mark.parametrize(("seconds", "is_late"), [(0.5, False), (1.5, True)])
+@pytest.mark.parametrize(
+    ("seconds", "sizes", "is_late", "rate"),
+    [
+        (0.5, [], False, 20.0),
+        (1.5, [], True, 10 / 1.5),
+        (0.5, [8, 16], True, 5.0),  # steps of the second epoch take four times as long
+        (0.2, [8, 16], False, 12.5),
+    ],
+)
 def test_a_stage_is_late_where_its_first_steps_are_slow(
-    seconds: float, is_late: bool, monkeypatch: pytest.MonkeyPatch
+    seconds: float, sizes: list[int], is_late: bool, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    stage: Any = SimpleNamespace(epochs=2, steps=50, batch_size=10)  # 100 steps, for which there are 88 seconds
-    pace = Pace(TimeLimit(100.0), evaluated=30)
+    options = StageConfig(epochs=2, batch_size=10, image_sizes=sizes)
+    stage = make_stage(options, cpu(), build_model("plain-cnn", 3, "linear"), images=500)
+    pace = Pace(TimeLimit(100.0), evaluated=30, image_size=16)  # 100 steps, for which there are 88 seconds
     pace.on_stage_begin(stage)
     with pytest.raises(TooSlowError) if is_late else nullcontext() as error:
         for step in range(1, 51):
             clock[0] += seconds
             pace.on_step_end(stage, Progress(1, 0, step))
     if error is not None:
-        assert error.value.images_per_second == pytest.approx(10 / seconds)
+        assert error.value.images_per_second == pytest.approx(rate)
 
 
 def test_fine_tuning_that_was_asked_for_is_fitted_to_the_limit_and_the_classifier_before_it_stays() -> None:

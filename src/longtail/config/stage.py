@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -190,8 +191,20 @@ class StageConfig(OptionGroup):
             >>> StageConfig(epochs=200).passes(32), StageConfig(epochs=90, image_sizes=[16, 32, 32]).passes(32)
             (200.0, 67.5)
         """
-        sizes = self.image_sizes or [image_size]
-        return self.epochs * self.epoch_share * sum(size**2 for size in sizes) / (len(sizes) * image_size**2)
+        sizes = [size_of_epoch(self.image_sizes, epoch, self.epochs) or image_size for epoch in range(self.epochs)]
+        return self.epoch_share * sum(size**2 for size in sizes) / image_size**2
+
+
+def size_of_epoch(sizes: Sequence[int], epoch: int, epochs: int) -> int | None:
+    """Return the side in pixels that images are scaled to in an epoch, from 0; None where they are left as they are.
+
+    Where there are fewer epochs than sizes, the last ones are taken.
+
+    Example:
+        >>> [size_of_epoch([16, 24, 32], epoch, 6) for epoch in range(6)], size_of_epoch([16, 32], 0, 1)
+        ([16, 16, 24, 24, 32, 32], 32)
+    """
+    return sizes[len(sizes) - 1 - (epochs - 1 - epoch) * len(sizes) // epochs] if sizes else None
 
 
 FINETUNING = StageConfig(

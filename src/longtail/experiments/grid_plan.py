@@ -282,6 +282,10 @@ def _typed(values: Nested, where: str | Document) -> GridSpec:
     """Build the specification of a grid; every name and every value is checked."""
     runs = values.get("runs")
     types = types_of(GridSpec)
+    for option in flatten(values):
+        if option in option_types() and option not in types:
+            place = where.at(option) if isinstance(where, Document) else where
+            raise LongtailError(f"{place}: {option} is an option of training: move it below set.")
     for name, run in runs.items() if isinstance(runs, dict) else ():
         of_run = types_of(RunSpec)
         types |= {f"runs.{name}.{option}": kind for option, kind in of_run.items()}

@@ -243,7 +243,7 @@ class Experiment(Callback):
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         evaluated = sum(count for name, count in self.images.items() if name != "train")
         try:
-            self.train_stage(index, stage, Pace(self.limit, evaluated))
+            self.train_stage(index, stage, Pace(self.limit, evaluated, self.config.data.image_size))
         except TooSlowError as slow:
             self.engine.release()
             self.average = self.recorder = None

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from longtail.config.stage import size_of_epoch
 from longtail.data.loading.loaders import count_batches, split_rows
 from longtail.data.samplers import EpochSampler
 from longtail.data.transforms.augmentation import scaled
@@ -256,11 +257,16 @@ class StageRun:
 
     def image_size(self, epoch: int) -> int | None:
         """Return the side in pixels that images are scaled to in an epoch, from 0, or None."""
-        return self.image_sizes[epoch * len(self.image_sizes) // self.epochs] if self.image_sizes else None
+        return size_of_epoch(self.image_sizes, epoch, self.epochs)
+
+    def steps_left(self, progress: Progress) -> float:
+        """Return the steps after a position in this stage, in steps of images as large as they are there."""
+        sizes = [self.image_size(epoch) or 1 for epoch in range(progress.epoch, self.epochs)]
+        return self.steps * sum(size**2 for size in sizes) / sizes[0] ** 2 - progress.step
 
     def mixes(self, epoch: int) -> bool:
         """Whether images are mixed in an epoch, from 0."""
-        return epoch < self.mixing_until * self.epochs
+        return epoch < round(self.mixing_until * self.epochs)
 
 
 def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor | None = None) -> dict[str, Any]:
@@ -291,7 +297,7 @@ def train_epoch(stage: StageRun, epoch: int, first_step: int = 0, sums: Tensor |
     rows = stage.sampler.indices()[first_step * local :]
     steps = first_step + count_batches(len(rows), local)
     others: Any = itertools.repeat(None)
-    if stage.pasted is not None:  # in step with the first batches
+    if stage.pasted is not None and stage.mixes(epoch):  # in step with the first batches
         stage.pasted.set_epoch(epoch)
         others = iter(stage.inputs.batches(stage.pasted.indices()[first_step * local :], local))
     trainable = [parameter for parameter in stage.model.parameters() if parameter.requires_grad]

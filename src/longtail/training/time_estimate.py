@@ -202,11 +202,9 @@ class TimeKeeper(Callback):
         if seconds < FIRST_STEPS_SECONDS and progress.step < stage.steps:
             return
         step = seconds / (done - self._first)
-        training = step * (stage.epochs * stage.steps - done)
-        if stage.image_sizes:  # these steps had images of the first size
-            training *= sum(size**2 for size in stage.image_sizes) / (
-                len(stage.image_sizes) * stage.image_sizes[0] ** 2
-            )
+        training = step * stage.steps_left(progress)
+        now, full = stage.image_size(progress.epoch), self.config.data.image_size
+        step *= (full / (now or full)) ** 2  # of whole images from here on
         forward, features = step / stage.batch_size * FORWARD_SHARE, 0.0
         validations = stage.epochs // self.config.training.validate_every if self.config.training.validate_every else 0
         evaluated = validations * self.images.get("validation", 0)
@@ -218,6 +216,7 @@ class TimeKeeper(Callback):
                 features += forward * self.images["train"] * later.cached_views
             elif index > stage.index:
                 share = 1.0 if later.train == "all" else FORWARD_SHARE
+                share *= later.passes(full) / (later.epochs * later.epoch_share)
                 training += share * step * self._steps(later) * later.batch_size / stage.batch_size
         self.tell(TimeEstimate(features, training + forward * evaluated))
 
@@ -235,7 +234,7 @@ class TooSlowError(Exception):
     """A stage would end after the time limit.
 
     Attributes:
-        images_per_second: The rate of its steps.
+        images_per_second: The rate of its steps, of images as large as they are in the end.
     """
 
     def __init__(self, images_per_second: float) -> None:
@@ -253,10 +252,11 @@ class Pace(Callback):
     Args:
         limit: The time that there is.
         evaluated: Images that are evaluated after the stage.
+        image_size: Side in pixels of these.
     """
 
-    def __init__(self, limit: TimeLimit, evaluated: int) -> None:
-        self.limit, self.evaluated = limit, evaluated
+    def __init__(self, limit: TimeLimit, evaluated: int, image_size: int) -> None:
+        self.limit, self.evaluated, self.image_size = limit, evaluated, image_size
         self._begun, self._first = 0.0, 0
 
     def on_stage_begin(self, stage: StageRun) -> None:
@@ -276,9 +276,10 @@ class Pace(Callback):
         if seconds < min(FIRST_STEPS_SECONDS, WATCHED_SHARE * self.limit.left):
             return
         rate = (done - self._first) * stage.batch_size / seconds
-        ahead = (steps - done) * stage.batch_size + self.evaluated * FORWARD_SHARE
-        if ahead / rate + RESERVE > self.limit.left:
-            raise TooSlowError(rate)
+        whole = rate * ((stage.image_size(progress.epoch) or self.image_size) / self.image_size) ** 2
+        seconds = stage.steps_left(progress) * stage.batch_size / rate + self.evaluated * FORWARD_SHARE / whole
+        if seconds + RESERVE > self.limit.left:
+            raise TooSlowError(whole)
 
 
 def shortened(

@@ -173,7 +173,7 @@ def _encoded(split: Split, places: Sequence[str], row: int) -> Encoded | Unreada
         data = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"] or "").read_bytes()
         read_square(data, _LOOK, split.path(row))
     except OSError as error:
-        return UnreadableImageError(f"{split.path(row)!r} cannot be read ({error.strerror}): restore it.")
+        return UnreadableImageError(f"{split.path(row)!r} cannot be read ({error.strerror}): restore the access to it.")
     except UnreadableImageError as error:
         return error
     return Encoded(data, places[row], label)

@@ -86,6 +86,7 @@ def dropped(portfolio: Portfolio) -> list[CandidateResult]:
     groups = {
         name: _mean_change((b.groups[name], a.groups[name]) for b, a in stayed if name in b.groups)
         for name in portfolio.choice.groups
+        if any(name in before.groups for before, _ in pairs)
     }
     moved = []
     for each in portfolio.candidates[len(portfolio.finalists) :]:
@@ -123,7 +124,7 @@ def _log_odds(share: float) -> float:
 
 
 def _moved(share: float, change: float) -> float:
-    return float(expit(_log_odds(share) + change))
+    return float(expit(_log_odds(share) + change)) if change else share
 
 
 def _extent(portfolios: Sequence[Portfolio], axis: int) -> Iterator[list[float]]:
