@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from small_grid import spec
 
 from longtail.console import Interrupted
 from longtail.experiments.grid_plan import Grid
@@ -136,18 +137,9 @@ def test_a_set_that_is_no_table_is_a_sentence_with_a_tracker_too(cli: Cli, tmp_p
 
 def test_a_run_that_fails_leaves_the_others_a_table(cli: Cli, tmp_path: Path, real_report: None) -> None:
     """Through real processes: one run's loss becomes infinite, the others are compared, page and files are there."""
-    options = {
-        "data.imbalance_ratio": 10,
-        "data.image_size": 8,
-        "data.augmentation": "none",
-        "data.workers": 0,
-        "model.name": "plain-cnn",
-        "stage1.optimizer.lr": 0.02,
-        "training.device": "cpu",
-    }
     recipe = {"recipe": "cifar-lt/ce"}
-    values = {"source": "digits", "out": "grid", "epochs": 1, "set": options}
-    values["runs"] = {"wild": recipe | {"set": {"stage1.optimizer.lr": 1e9}}, "tame": recipe}
+    runs = {"wild": recipe | {"set": {"stage1.optimizer.lr": 1e9}}, "tame": recipe}
+    values = spec("grid", epochs=1, runs=runs)
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     done = cli("compare", "--grid", "grid.yaml", "--jobs", 2, "--csv", "mine.csv")
     assert "1 of 2" in done.complaint

@@ -71,6 +71,7 @@ def test_blocks_are_the_elements_of_sequences() -> None:
     [
         ({"training": {"compile": True}}, "compile"),
         ({"training": {"ema_decay": 0.9}}, "ema_decay"),
+        ({"stage2": {"epochs": 1, "optimizer": {"name": "muon"}}}, "stage2.*muon"),
         ({"stage1": {"loss": {"name": "feature-noise"}}}, "feature-noise"),
         ({"stage1": {"train": "classifier", "cached_views": 1}}, "cached_views"),
     ],

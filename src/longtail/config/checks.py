@@ -116,7 +116,10 @@ def _check_processes(config: RunConfig) -> None:
     hindrances = {
         "--training.ema_decay": training.ema_decay,
         "--training.precision fp16": training.precision == "fp16",
-        "--stage1.optimizer.name muon": any(stage.optimizer.name == "muon" for stage in stages.values()),
+        **{
+            f"--{section_name(number)}.optimizer.name muon": stage.optimizer.name == "muon"
+            for number, stage in stages.items()
+        },
         **{f"--{section_name(number)}.ema_decay": stage.ema_decay for number, stage in stages.items()},
         **{f"--{section_name(number)}.cached_views": stage.cached_views for number, stage in stages.items()},
         "--stage1.loss.name feature-noise": any(stage.loss.name == "feature-noise" for stage in stages.values()),

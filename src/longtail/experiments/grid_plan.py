@@ -281,19 +281,21 @@ def state_of(run: PlannedRun) -> State:
 def _typed(values: Nested, where: str | Document) -> GridSpec:
     """Build the specification of a grid; every name and every value is checked."""
     runs = values.get("runs")
-    types = types_of(GridSpec)
-    for option in flatten(values):
-        if option in option_types() and option not in types:
-            place = where.at(option) if isinstance(where, Document) else where
-            raise LongtailError(f"{place}: {option} is an option of training: move it below set.")
+    types, of_run = types_of(GridSpec), types_of(RunSpec)
+    _refuse_misplaced(values, types, "", where)
     for name, run in runs.items() if isinstance(runs, dict) else ():
-        of_run = types_of(RunSpec)
         types |= {f"runs.{name}.{option}": kind for option, kind in of_run.items()}
-        for option in flatten(run) if isinstance(run, dict) else ():
-            if option in option_types() and option not in of_run:
-                place = where.at(f"runs.{name}") if isinstance(where, Document) else where
-                raise LongtailError(f"{place}: {option} is an option of training: move it below runs.{name}.set.")
+        if isinstance(run, dict):
+            _refuse_misplaced(run, of_run, f"runs.{name}.", where)
     return typed(GridSpec, values, where, types=types)
+
+
+def _refuse_misplaced(values: Nested, known: Mapping[str, Any], prefix: str, where: str | Document) -> None:
+    """Refuse an option of training that stands next to ``set`` instead of below it."""
+    for option in flatten(values):
+        if option in option_types() and option not in known:
+            place = where.at(f"{prefix}{option}") if isinstance(where, Document) else where
+            raise LongtailError(f"{place}: {option} is an option of training: move it below {prefix}set.")
 
 
 def _check(spec: GridSpec, where: str) -> None:

@@ -148,18 +148,18 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         0.5
     """
     groups = parameter_groups(model, config)
-    fused = can_fuse(parameter for group in groups for parameter in group["params"])
-    options: Any = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, **options)
+    options: Any = {"lr": config.lr, "weight_decay": config.weight_decay}
+    momentum: Any = {"momentum": config.momentum, "nesterov": config.nesterov}
     if config.name == "muon":
         prepare_torchvision()
         from timm.optim import Muon
 
-        options = {"lr": config.lr, "weight_decay": config.weight_decay, "nesterov": config.nesterov}
-        muon: torch.optim.Optimizer = Muon(groups, momentum=config.momentum, **options)
+        muon: torch.optim.Optimizer = Muon(groups, **options, **momentum)
         return muon
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **options)
+    options["fused"] = can_fuse(parameter for group in groups for parameter in group["params"])
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, **options)
+    return torch.optim.SGD(groups, **options, **momentum)
 
 
 def build_stage(
