@@ -10,10 +10,10 @@ the weights of each run have to be those of the undisturbed one to the bit, and 
 order, with its class, unreadable ones in the list of those.
 
 ``grid-*`` and ``prediction-*`` use a cluster of a head and two nodes on this machine (``local_cluster.py``): ``node``
-ends all processes of a node at once (SIGKILL), ``worker`` one process that does a task, ``head`` those of the head.
-``prediction-memory`` has the object stores full, of a cluster that may not spill to the disk. ``train-rank`` kills one
-of two processes under torchrun. ``*-twice`` gives the same command twice at once. ``store-*`` reads, and writes, a
-store of which 5 % of the calls fail and 1 % of the reads end early.
+ends all processes of a node at once (SIGKILL), ``nodes`` those of both, ``worker`` one process that does a task,
+``head`` those of the head. ``prediction-memory`` has the object stores full, of a cluster that may not spill to the
+disk. ``train-rank`` kills one of two processes under torchrun. ``*-twice`` gives the same command twice at once.
+``store-*`` reads, and writes, a store of which 5 % of the calls fail and 1 % of the reads end early.
 """
 
 from __future__ import annotations
@@ -105,6 +105,14 @@ def lose_node(stage: Stage, _: Command) -> bool:
     return True
 
 
+def lose_nodes(stage: Stage, command: Command) -> bool:
+    """End all nodes; the head stays."""
+    assert stage.cluster is not None
+    for _ in stage.cluster.nodes[:]:
+        lose_node(stage, command)
+    return True
+
+
 def lose_worker(stage: Stage, _: Command) -> bool:
     """End a process that does a task."""
     workers = busy_workers()
@@ -172,11 +180,13 @@ def full_memory(stage: Stage, work: Work, out: Path, seconds: float) -> tuple[fl
 
 KINDS: dict[str, tuple[type[Work], Case]] = {
     "prediction-node": (Prediction, disturbed(lose_node)),
+    "prediction-nodes": (Prediction, disturbed(lose_nodes)),
     "prediction-worker": (Prediction, disturbed(lose_worker)),
     "prediction-head": (Prediction, disturbed(lose_head)),
     "prediction-memory": (Prediction, full_memory),
     "prediction-twice": (Prediction, twice),
     "grid-node": (Grid, disturbed(lose_node)),
+    "grid-nodes": (Grid, disturbed(lose_nodes)),
     "grid-worker": (Grid, disturbed(lose_worker)),
     "grid-head": (Grid, disturbed(lose_head)),
     "grid-twice": (Grid, twice),
@@ -211,7 +221,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--times", type=int, default=20, help="cases of each kind")
     options.add_argument("--kinds", nargs="+", default=None, metavar="KIND", help="such as prediction-node; all")
-    options.add_argument("--timeout", type=float, default=300.0, help="seconds that a command may take")
+    options.add_argument("--timeout", type=float, default=400.0, help="seconds that a command may take")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the rows to this file")
     flags = options.parse_args()

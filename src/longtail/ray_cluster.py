@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError, first_line
@@ -25,6 +25,9 @@ _ENVIRONMENT = {
 _LAST_WORDS = "import sys; sys.stdin.read(1) or print(sys.argv[1], file=sys.stderr)"  # its input ends with this process
 _SECONDS_BETWEEN_CHECKS = 5.0
 _CHECKS = 4  # in a row without an answer
+_SECONDS_WITHOUT_MACHINES = 300.0
+Machine: TypeAlias = Mapping[str, float]
+"""What a machine of a cluster has, by names such as ``CPU`` and ``GPU``."""
 
 
 class ClusterLostError(LongtailError):
@@ -127,34 +130,60 @@ def answers(address: str) -> bool:
     return True
 
 
-class Head:
-    """The head of a cluster, which is asked now and then whether it is still there.
+class Watch:
+    """Looks now and then whether a cluster can still do what it was given.
 
-    Ray ends the process of a driver when the head has been gone for a minute: the user is told before.
+    Ray ends the process of a driver when the head has been gone for a minute, and waits for machines without end: the
+    user is told before.
 
     Args:
-        address: Where its control service listens, ``host:port``.
+        ray: The module, connected.
+        can_work: Whether a machine with such resources, for example ``{"CPU": 8.0}``, can do one of the tasks.
+        say: Receives what the user should know.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._asked = time.monotonic()
+    def __init__(self, ray: Any, can_work: Callable[[Machine], bool], say: Callable[[str], object]) -> None:
+        self._ray, self._can_work, self._say = ray, can_work, say
+        self._address = ray.get_runtime_context().gcs_address
+        self._looked = time.monotonic()
         self._silent = 0
-        self.is_lost = False
+        self._had_machines = False
+        self._alone_since: float | None = None
+        self.head_is_lost = False
 
     def check(self) -> None:
-        """Ask it, if the last time is a while ago.
+        """Look, if the last time is a while ago.
 
         Raises:
-            ClusterLostError: It has not answered several times.
+            ClusterLostError: The head has not answered several times.
+            LongtailError: There were machines for the tasks, and for five minutes there has been none.
         """
-        if time.monotonic() - self._asked < _SECONDS_BETWEEN_CHECKS:
+        if time.monotonic() - self._looked < _SECONDS_BETWEEN_CHECKS:
             return
-        self._silent = 0 if answers(self._address) else self._silent + 1
-        self._asked = time.monotonic()
-        self.is_lost = self._silent >= _CHECKS
-        if self.is_lost:
+        there = answers(self._address)
+        self._silent = 0 if there else self._silent + 1
+        self.head_is_lost = self._silent >= _CHECKS
+        if self.head_is_lost:
             raise ClusterLostError(stopped("its head does not answer"))
+        if there:
+            self._look_for_machines()
+        self._looked = time.monotonic()
+
+    def _look_for_machines(self) -> None:
+        if any(map(self._can_work, machines(self._ray))):
+            self._had_machines, self._alone_since = True, None
+        elif not self._had_machines:  # the first ones may be on their way
+            return
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+            self._say("note: the cluster has lost all machines that could go on; waiting five minutes for another one")
+        elif time.monotonic() - self._alone_since > _SECONDS_WITHOUT_MACHINES:
+            raise LongtailError(stopped("none of its machines is left that could go on"))
+
+
+def machines(ray: Any) -> list[Machine]:
+    """Return what each machine of a cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 class Board:

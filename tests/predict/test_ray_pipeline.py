@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -87,17 +88,70 @@ def test_a_cluster_that_does_not_start_is_told(
         predict_on_ray(ready, photos, tmp_path / "parts", device="cpu")
 
 
-def test_a_head_that_is_gone_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+class Cluster:
+    """A cluster whose head listens at a port, and whose only machine may be gone."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.is_there = port, True
+
+    def get_runtime_context(self) -> SimpleNamespace:
+        return SimpleNamespace(gcs_address=f"127.0.0.1:{self.port}")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {}}, {"Alive": self.is_there, "Resources": {"CPU": 2.0}}]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_CHECKS", 0.0)
-    with socket.create_server(("127.0.0.1", 0)) as server, Reporter(quiet=True).bar("predict", 7) as bar:
-        head = ray_cluster.Head(f"127.0.0.1:{server.getsockname()[1]}")
-        ray_pipeline._wait(iter([None, 3, None, 4]), head, bar, 0)  # as long as the head is there
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def watch_of(cluster: Cluster, said: list[str]) -> ray_cluster.Watch:
+    return ray_cluster.Watch(cluster, lambda machine: machine.get("CPU", 0) >= 1, said.append)
+
+
+def test_a_head_that_is_gone_ends_the_wait(server: socket.socket) -> None:
+    watch = watch_of(Cluster(server.getsockname()[1]), [])
+    with Reporter(quiet=True).bar("predict", 7) as bar:
+        ray_pipeline._wait(iter([None, 3, None, 4]), watch, bar, 0)  # as long as the head is there
         assert bar.done == 7
         server.close()
         with pytest.raises(LongtailError, match="repeat the command"):
-            ray_pipeline._wait(iter([None] * 4), head, bar, 0)
+            ray_pipeline._wait(iter([None] * 4), watch, bar, 0)
         with pytest.raises(LongtailError, match="out of memory"):
-            ray_pipeline._wait((int(error) for error in ["out of memory"]), head, bar, 0)
+            ray_pipeline._wait((int(error) for error in ["out of memory"]), watch, bar, 0)
+
+
+def test_the_loss_of_all_machines_is_said_and_ends_the_wait(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, said = Cluster(server.getsockname()[1]), list[str]()
+    watch = watch_of(cluster, said)
+    watch.check()
+    cluster.is_there = False
+    watch.check()
+    watch.check()
+    assert len(said) == 1
+    cluster.is_there = True  # another one has come
+    watch.check()
+    cluster.is_there = False
+    watch.check()
+    assert len(said) == 2
+    monkeypatch.setattr(ray_cluster, "_SECONDS_WITHOUT_MACHINES", 0.0)
+    with pytest.raises(LongtailError, match="none of its machines is left"):
+        watch.check()
+
+
+def test_the_first_machine_is_waited_for(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_SECONDS_WITHOUT_MACHINES", 0.0)
+    cluster, said = Cluster(server.getsockname()[1]), list[str]()
+    cluster.is_there = False
+    watch = watch_of(cluster, said)
+    watch.check()
+    watch.check()
+    assert not said
 
 
 @pytest.mark.timeout(280)

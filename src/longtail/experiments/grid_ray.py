@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from longtail.errors import LongtailError, first_line
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.experiments.grid_process import RunProcess, shared_environment, train_command
 from longtail.experiments.grid_runner import POLL_SECONDS, SMALL_IMAGE, Begun, Command, Ended
-from longtail.ray_cluster import Head, board_of, connected
+from longtail.ray_cluster import Machine, Watch, board_of, connected, machines
 from longtail.run.layout import METRICS_FILE
 
 RETRIES: Final = 20
@@ -48,13 +48,13 @@ class Resources:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus} core{'s' * (self.cpus != 1)}{gpus}"
 
-    def fits(self, machine: Mapping[str, float]) -> bool:
+    def fits(self, machine: Machine) -> bool:
         """Whether a machine has that much."""
         return machine.get("CPU", 0) >= self.cpus and machine.get("GPU", 0) >= self.gpus
 
 
 def choose_resources(
-    runs: Sequence[PlannedRun], machines: Sequence[Mapping[str, float]], cpus: int | None, gpus: float | None
+    runs: Sequence[PlannedRun], machines: Sequence[Machine], cpus: int | None, gpus: float | None
 ) -> Resources:
     """Return what each run takes of a machine, where that is not asked for.
 
@@ -133,7 +133,7 @@ class RayPool:
     ) -> None:
         self._ray, self._reporter, self._cpus, self._gpus = ray, reporter, cpus, gpus
         self._command, self._can_grow = command, can_grow
-        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._watch: Watch | None = None
         self._board = board_of(ray)
         self._news: Any = None  # what the board is being asked for
         self._tasks: dict[Any, PlannedRun] = {}
@@ -146,19 +146,20 @@ class RayPool:
         Raises:
             LongtailError: No machine has what they take, and none can be added.
         """
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        needs = choose_resources(runs, machines, self._cpus, self._gpus)
-        if not any(needs.fits(machine) for machine in machines):
+        there = machines(self._ray)
+        needs = choose_resources(runs, there, self._cpus, self._gpus)
+        if not any(map(needs.fits, there)):
             if not self._can_grow:
                 raise LongtailError(f"this machine does not have {needs} for a run: lower --run-cpus or --run-gpus.")
             self._reporter.say(f"note: no machine of the cluster has {needs} for a run now; waiting for one")
-        self._is_one_machine = len(machines) == 1 and not self._can_grow
+        self._is_one_machine = len(there) == 1 and not self._can_grow
+        self._watch = Watch(self._ray, needs.fits, self._reporter.say)
         train = self._ray.remote(
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(_train)
         for run in runs:
-            there = replace(run, folder=run.folder.absolute())
-            self._tasks[train.remote(there, len(self._runs), self._board, self._command, needs.cpus)] = run
+            absolute = replace(run, folder=run.folder.absolute())
+            self._tasks[train.remote(absolute, len(self._runs), self._board, self._command, needs.cpus)] = run
             self._runs.append(run)
         self._reporter.say(f"{len(runs)} runs on the Ray cluster, {needs} each")
 
@@ -178,11 +179,12 @@ class RayPool:
         """Return the runs that have ended.
 
         Raises:
-            ClusterLostError: The head of the cluster does not answer any more.
+            LongtailError: The head of the cluster does not answer any more, or no machine is left.
         """
         tasks = list(self._tasks)
         done, _ = self._ray.wait(tasks, num_returns=min(1, len(tasks)), timeout=POLL_SECONDS)
-        self._head.check()
+        if self._watch:
+            self._watch.check()
         return [(run := self._tasks.pop(task), self._problem(task, run)) for task in done]
 
     def _problem(self, task: Any, run: PlannedRun) -> str | None:
@@ -206,7 +208,7 @@ class RayPool:
 
     def kill(self) -> None:
         """End the tasks at once; the processes of their runs save and stop when they notice."""
-        if self._head.is_lost:
+        if self._watch and self._watch.head_is_lost:
             return
         with suppress(self._ray.exceptions.RayError):
             for task in self._tasks:

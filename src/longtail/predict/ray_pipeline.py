@@ -33,7 +33,7 @@ from longtail.predict.predictor import Prediction
 from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.ray_cluster import Head, connected, failed
+from longtail.ray_cluster import Watch, connected, failed
 from longtail.remote import RemotePath, is_url
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
@@ -45,7 +45,7 @@ SKIPPED: Final = "_skipped.csv"
 _PARTS = 200  # of a prediction, at least, if it has images enough
 _LEAST_IMAGES, _MOST_IMAGES = 64, 10_000  # of a part
 _WRITERS = 2  # of what comes from GPUs, each a process; writing is little work
-_PATIENCE = 1.0  # seconds without a part, after which the head of the cluster is looked at
+_PATIENCE = 1.0  # seconds without a part, after which the cluster is looked at
 
 
 def predict_on_ray(
@@ -126,7 +126,8 @@ def predict_on_ray(
             else:
                 parts = _parts_by_cpus(ray, blocks, work)
             with reporter.bar("predict", folder.count + total) as bar:
-                _wait(parts, Head(ray.get_runtime_context().gcs_address), bar, report.earlier)
+                watch = Watch(ray, lambda machine: machine.get("GPU" if gpus else "CPU", 0) >= 1, reporter.say)
+                _wait(parts, watch, bar, report.earlier)
         report.seconds = time.perf_counter() - begun
         _finish(folder, report, total)
     for text in report.lines():
@@ -232,14 +233,14 @@ def _parts_by_gpus(blocks: list[Any], work: Work, gpus: int, part_images: int) -
         yield number
 
 
-def _wait(parts: Iterator[int | None], head: Head, bar: Bar, earlier: int) -> None:
+def _wait(parts: Iterator[int | None], watch: Watch, bar: Bar, earlier: int) -> None:
     """Wait for the parts, draw how far they are, and look now and then whether the cluster is still there."""
     begun = time.perf_counter()
     bar.update(earlier)
     try:
         for number in parts:
             if number is None:
-                head.check()
+                watch.check()
                 continue
             done = bar.done + number
             bar.update(done, f"({(done - earlier) / (time.perf_counter() - begun):,.0f} images/s)")
