@@ -41,6 +41,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Modul
         ("vit_small_patch16_dinov3.lvd1689m", 130, "128 or 144"),
         ("vit_tiny_patch16_224", 9, "to 16"),  # nothing is below
         ("efficientformer_l1", 112, "to 224"),  # no patches, but built for one size all the same
+        ("convnext_atto", 31, "at least 32"),  # any size but those of which nothing is left
+        ("inception_v3", 64, "at least 80"),
     ],
 )
 def test_sizes_that_do_not_fit_name_those_that_do(name: str, size: int, sizes: str) -> None:
@@ -54,7 +56,7 @@ def test_only_another_size_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None
         pytest.fail("built a network")
 
     monkeypatch.setattr(timm_module(), "create_model", fail)
-    for name, size in (("timm:vit_base_patch16_224", 224), ("timm:resnet50", 100), ("resnet32", 33)):
+    for name, size in (("timm:vit_base_patch16_224", 224), ("timm:resnet50", 224), ("resnet32", 33)):
         check_image_size(name, size)
 
 

@@ -54,7 +54,7 @@ def test_where_none_will_be_chosen_the_plan_names_the_usual_one(
 ) -> None:
     monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 2_297.0)
     options = {"training.time_limit": None, "search.sizes": [], "data.image_size": 8, "data.resize": 8}
-    for head, loss in (("auto", "logit-adjustment"), ("cosine", "cross-entropy")):
+    for head, loss in (("auto", "weighted"), ("cosine", "cross-entropy")):
         (line,) = [
             line
             for line in describe_plan(with_options(asked, options | {"model.head": head}), QUIET)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from longtail.config.stage import OptimizerConfig
 from longtail.counts import ClassCounts
 from longtail.losses import LOSSES, build_loss
 from longtail.models.heads import CosineHead, LinearHead
 from longtail.training.parallel_heads import HeadPlan, train_heads
+from longtail.training.stages import make_optimizer
 
 CLASSES, FEATURES, ROWS, BATCH = 5, 7, 60, 16
 
@@ -25,15 +28,16 @@ def rows():
 
 
 def alone(plan, features, labels, counts, *, epochs, seed):
-    """Train one classifier as PyTorch's users would."""
+    """Train one classifier by itself, with an optimizer of PyTorch."""
     head = (CosineHead if plan.head == "cosine" else LinearHead)(FEATURES, CLASSES)
     head.start_from(features, labels)
     loss = build_loss(plan.loss, counts, plan.options)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+    optimizer = make_optimizer(OptimizerConfig(plan.optimizer, plan.lr, weight_decay=plan.weight_decay), head)
     order = torch.Generator().manual_seed(seed)
     steps = math.ceil(len(labels) / BATCH)
     for epoch in range(epochs):
-        optimizer.param_groups[0]["lr"] = plan.lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         for step, part in enumerate(torch.randperm(len(labels), generator=order).split(BATCH)):
             loss.progress = (epoch + step / steps) / epochs
             needed = features[part] if loss.needs_features else None
@@ -51,13 +55,13 @@ def test_a_classifier_is_what_it_would_be_alone(name, rows) -> None:
     plan = HeadPlan(
         name, head, lr=0.02, weight_decay=0.1, options={"deferred_reweighting": 0.5} if name == "ldam" else {}
     )
-    other = HeadPlan("cross-entropy", head, lr=0.05)
-    weights = train_heads([other, plan], features, labels, counts, epochs=3, batch_size=BATCH, seed=4)[1]
+    plans = [HeadPlan("cross-entropy", head, lr=0.05), plan, replace(plan, optimizer="adam")]
+    trained = train_heads(plans, features, labels, counts, epochs=3, batch_size=BATCH, seed=4)
 
-    expected = alone(plan, features, labels, counts, epochs=3, seed=4)
-
-    with torch.no_grad():
-        assert torch.allclose(weights.logits(0, features), expected(features), atol=2e-5)
+    for each, weights in zip(plans, trained, strict=True):
+        expected = alone(each, features, labels, counts, epochs=3, seed=4)
+        with torch.no_grad():
+            assert torch.allclose(weights.logits(0, features), expected(features), atol=2e-5)
 
 
 def test_rows_held_out_of_a_fold_have_no_influence_on_it(rows) -> None:

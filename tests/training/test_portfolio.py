@@ -7,13 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.run.portfolio import describe_portfolio, read_portfolio, write_portfolio
 from longtail.training.candidates import adjust_head, candidates, run_stages
-from longtail.training.portfolio import can_choose, choose_classifier, steps_to_choose
+from longtail.training.cross_validation import can_choose
+from longtail.training.parallel_heads import train_heads
+from longtail.training.portfolio import choose_classifier, steps_to_choose
 
 SIZES = (60, 24, 9)
 
@@ -68,10 +73,28 @@ def test_the_choice_is_the_first_that_is_within_a_standard_error_of_the_best(por
     assert (portfolio.choice.name, portfolio.choice.lr) == next(each for each in order if each in equal)
 
 
-@pytest.mark.parametrize(("images", "first"), [(120, 1.0), (119, 0.1)])
-def test_regularization_is_stronger_where_a_feature_has_fewer_than_ten_images(images, first) -> None:
-    plan = candidates(12, images)[0].plan
-    assert plan.lr * 12**0.5 == pytest.approx(first)
+def test_a_table_has_logistic_regression_first_and_features_of_a_network_logit_adjustment() -> None:
+    (table, network), tried = (candidates(size, 500)[0] for size in (256, 257)), candidates(12, 500)
+    assert (table.name, table.plan.optimizer) == ("weighted", "adam")
+    assert (network.name, network.plan.optimizer) == ("logit-adjustment", "adamw")
+    assert [each.plan.weight_decay * 500 for each in tried[:3]] == pytest.approx([1, 10, 0.1])  # 1 / C
+    assert {each.plan.optimizer for each in tried if each.plan.head == "cosine"} == {"adamw"}
+    assert len(tried) == len(candidates(1280, 500)) == len({(each.name, each.plan.lr) for each in tried})
+
+
+@pytest.mark.parametrize("strength", [0, 1, 2])
+def test_the_class_weighted_candidates_of_a_table_are_logistic_regressions(strength) -> None:
+    rows, labels = load_wine(return_X_y=True)
+    kept = np.r_[:59, 59:89, 130:145]
+    rows, labels = StandardScaler().fit_transform(rows[kept]), labels[kept]
+    features, targets, counts = torch.from_numpy(rows).float(), torch.from_numpy(labels), ClassCounts([59, 30, 15])
+    plan = candidates(rows.shape[1], len(rows))[strength].plan
+    (weights,) = train_heads([plan], features, targets, counts, epochs=400, batch_size=len(rows), seed=0)
+
+    inverse = 1 / (plan.weight_decay * len(rows))
+    expected = LogisticRegression(C=inverse, class_weight="balanced").fit(rows, labels).predict_proba(rows)
+
+    assert np.abs(weights.logits(0, features).softmax(dim=1).numpy() - expected).max() < 0.05
 
 
 def test_many_images_drop_all_but_eight_after_the_first_fold() -> None:

@@ -307,7 +307,7 @@ def test_the_whole_network_is_trained_where_it_wins_also_where_no_classifier_cou
     assert 0.18 < trial.images / len(prepare_data(finetuned.data).data.splits["train"]) < 0.22
     assert trial.taken
     assert (config.finetune.epochs, list(config.stages), config.model.tau) == (2, [1, 3], trial.tau)
-    assert config.stage1.loss.name == config.finetune.loss.name == "logit-adjustment"
+    assert config.stage1.loss.name == config.finetune.loss.name == "weighted"
     mode, name = config.reasons
     assert isinstance(mode, Choice)
     assert (str(trial.images) in mode.reason, mode.value) == (True, "linear, then all of the network")

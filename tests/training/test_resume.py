@@ -89,7 +89,7 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
     assert metrics["stages"].keys() == {"stage1", "stage2"}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_every_optimizer_goes_on_where_it_was(
     optimizer: str, small_config: Build, quiet: Reporter, tmp_path: Path
 ) -> None:

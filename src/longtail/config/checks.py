@@ -7,7 +7,7 @@ from typing import Final
 from longtail.config.build import seconds_of
 from longtail.config.schema import ModelConfig, RunConfig
 from longtail.config.stage import AUTO_LOSS, AUTO_SAMPLER, StageConfig, section_name
-from longtail.errors import UsageError, as_usage, nearest
+from longtail.errors import LongtailError, UsageError, as_usage, nearest
 
 _COMPILED_SIZES: Final = 3  # with two sizes of a batch each, PyTorch compiles no more than eight graphs
 
@@ -24,7 +24,7 @@ def check_config(config: RunConfig) -> None:
         Traceback (most recent call last):
         longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """
-    from longtail.models.backbones import check_network
+    from longtail.models.backbones import BOTTLENECK_SUFFIX, check_network
     from longtail.models.image_sizes import check_image_size
     from longtail.models.timm import TIMM_PREFIX
 
@@ -53,7 +53,7 @@ def check_config(config: RunConfig) -> None:
     _check_processes(config)
     with as_usage():
         check_network(model.name)
-        check_image_size(model.name, data.image_size)
+        check_image_size(model.name.removesuffix(BOTTLENECK_SUFFIX), data.image_size)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
         flag = f"--mode {config.mode}" if config.mode else "--model.pretrained true"
         raise UsageError(
@@ -80,7 +80,8 @@ def check_config(config: RunConfig) -> None:
 
 def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None:
     """Check the sizes that images are scaled down to in the course of a stage."""
-    from longtail.models.image_sizes import has_fixed_size
+    from longtail.models.backbones import BOTTLENECK_SUFFIX
+    from longtail.models.image_sizes import SIZE_OPTIONS, check_image_size, has_fixed_size
 
     sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name
     if max(sizes) > full:
@@ -92,6 +93,10 @@ def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None
         raise UsageError(f"--{name}.image_sizes needs images, and --{name}.cached_views trains on features: leave one.")
     if model.startswith("timm:") and has_fixed_size(model.removeprefix("timm:")):
         raise UsageError(f"--{name}.image_sizes needs a network that takes any size, not {model!r}: leave it out.")
+    try:
+        check_image_size(model.removesuffix(BOTTLENECK_SUFFIX), min(sizes))
+    except LongtailError as error:
+        raise UsageError(str(error), options=dict.fromkeys(SIZE_OPTIONS, f"--{name}.image_sizes")) from error
     if config.training.compile and len(set(sizes)) > _COMPILED_SIZES:
         raise UsageError(
             f"--training.compile compiles the network for each size: give --{name}.image_sizes {_COMPILED_SIZES} "

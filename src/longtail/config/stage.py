@@ -53,13 +53,13 @@ class OptimizerConfig(OptionGroup):
         name: Which one; ``muon`` trains matrices and convolutions by Muon, and all else by AdamW.
         lr: Peak learning rate.
         momentum: Momentum of SGD and Muon.
-        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW, Muon).
+        weight_decay: L2 penalty (SGD; Adam, of all but biases) or decoupled decay (AdamW, Muon).
         nesterov: Nesterov momentum of SGD and Muon.
         layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
             trains all at the same rate.
     """
 
-    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
     lr: NotNegative = 0.1
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 2e-4

@@ -46,11 +46,12 @@ from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_mode
 from longtail.run.portfolio import Portfolio
 from longtail.training.backbone_pass import backbone_pass
 from longtail.training.candidates import FALLBACK, adjust_head, run_stages
+from longtail.training.cross_validation import can_choose
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
-from longtail.training.portfolio import LONGEST_CHOICE, can_choose, choose_classifier, seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, choose_classifier, seconds_to_choose
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
 from longtail.version import __version__
 

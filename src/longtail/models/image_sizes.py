@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import torch
@@ -13,6 +14,7 @@ from longtail.models.timm import TIMM_PREFIX, timm_module
 
 SIZE_OPTIONS: Final = {"the image size": "--data.image_size"}
 """Words in messages, and the option that the command line shows instead."""
+_SIZE_STEP: Final = 16  # pixels
 
 
 def size_options(name: str, in_size: int) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def has_fixed_size(name: str) -> bool:
 
 
 def check_image_size(name: str, in_size: int) -> None:
-    """Check that a network can be built for images of a size. Nothing is computed and no weights are made.
+    """Check that a network takes images of a size. Nothing is computed and no weights are made.
 
     Args:
         name: A network, as for :func:`longtail.models.build_backbone`.
@@ -58,7 +60,7 @@ def check_image_size(name: str, in_size: int) -> None:
 
     Raises:
         LongtailError: A transformer whose patches do not divide the size, or another network that cannot be built for
-            it; the message names sizes that fit.
+            it, or in which nothing is left of so small an image; the message names sizes that fit.
 
     Example:
         >>> check_image_size("timm:vit_tiny_patch16_224", 126)
@@ -67,8 +69,28 @@ def check_image_size(name: str, in_size: int) -> None:
         longtail.errors.LongtailError: 'timm:vit_tiny_patch16_224' cuts images into patches of 16 pixels, which do not
         divide 126: set the image size to 112 or 128.
     """
-    if name.startswith(TIMM_PREFIX) and size_options(name.removeprefix(TIMM_PREFIX), in_size):
-        _probe(name, in_size)
+    bare = name.removeprefix(TIMM_PREFIX)
+    if bare == name or timm_module().get_pretrained_cfg(bare) is None:
+        return
+    if has_fixed_size(bare):
+        if in_size != native_size(bare):
+            _probe(name, in_size)
+    elif not _takes(name, in_size):
+        larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native_size(bare), _SIZE_STEP)
+        least = next((size for size in larger if _takes(name, size)), native_size(bare))
+        raise LongtailError(
+            f"{name!r} takes no images of {in_size} pixels: set the image size to at least {least}.",
+            options=SIZE_OPTIONS,
+        )
+
+
+def _takes(name: str, in_size: int) -> bool:
+    """Whether a network that is built for no certain size takes images of one."""
+    with suppress(LongtailError):
+        if in_size < native_size(name.removeprefix(TIMM_PREFIX)):
+            _probe(name, in_size)
+        return True
+    return False
 
 
 @functools.cache

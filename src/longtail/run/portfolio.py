@@ -27,8 +27,8 @@ class CandidateResult:
         loss: Registered name of its loss.
         head: ``linear`` or ``cosine``.
         options: Options of the loss.
-        lr: Peak learning rate of AdamW.
-        weight_decay: Decoupled weight decay.
+        lr: Peak learning rate.
+        weight_decay: L2 penalty, but not of biases (Adam), or decoupled decay (AdamW).
         retrained: Whether a second stage retrains it on class-balanced draws.
         tau: Strength of the logit adjustment after training.
         folds: Folds that it was tried on; fewer than all where it was dropped early.
@@ -36,6 +36,7 @@ class CandidateResult:
         interval: 95% interval of the score, [low, high].
         behind: Difference from the best score on the same images, at least 0; None where it was dropped early.
         behind_error: Standard error of that difference.
+        optimizer: ``adamw`` or ``adam``.
         accuracy: Share of right answers.
         accuracy_interval: Its 95% interval, [low, high].
         balanced_accuracy: Mean recall of the classes.
@@ -66,6 +67,7 @@ class CandidateResult:
     seconds: float
     behind: float | None = None
     behind_error: float | None = None
+    optimizer: Literal["adam", "adamw"] = "adamw"
 
     @property
     def title(self) -> str:
@@ -91,6 +93,7 @@ class Portfolio:
         seconds: Time that the choice took.
         asked: The sections of the configuration that the choice has changed, as they were before: what runs of several
             seeds, which may choose differently, have in common.
+        repeats: How often the images were divided into folds.
         format_version: The layout of the file.
     """
 
@@ -105,6 +108,7 @@ class Portfolio:
     chosen: int
     seconds: float
     asked: dict[str, Any] = field(default_factory=dict)
+    repeats: int = 1
     format_version: int = field(default=PORTFOLIO_FORMAT)
 
     @property
@@ -137,6 +141,12 @@ class Portfolio:
         )
         best = max(ends, key=figures)
         return best if figures(best)[0] > figures(self.choice)[0] else None
+
+    @property
+    def procedure(self) -> str:
+        """How the candidates were judged, for example ``5-fold cross-validation``."""
+        again = f", repeated {self.repeats} times," if self.repeats > 1 else ""
+        return f"{self.folds}-fold cross-validation{again}"
 
     @property
     def other_metric(self) -> Metric:
@@ -200,7 +210,7 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
     rank = "as good as the best" if portfolio.choice.behind else "the best"
     lines = [
         f"classifier: {portfolio.choice.title}, {rank} of {len(portfolio.candidates)} by "
-        f"{METRIC_WORDS[portfolio.metric]} in {portfolio.folds}-fold cross-validation on {portfolio.images:,} training "
+        f"{METRIC_WORDS[portfolio.metric]} in {portfolio.procedure} on {portfolio.images:,} training "
         f"images, {portfolio.seconds:.0f} s"
     ]
     asked = portfolio.other_metric

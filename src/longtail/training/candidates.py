@@ -20,7 +20,9 @@ from longtail.training.parallel_heads import HeadPlan
 
 FALLBACK: Final = "logit-adjustment"
 """The loss where there are too few images to choose one."""
-_ENOUGH: Final = 10  # images for each feature
+FEW_FEATURES: Final = 256
+"""As of a table; a network gives more, in which classes lie apart."""
+_INVERSE_PENALTIES: Final = {0.3: 1.0, 0.1: 0.1, 1.0: 10.0}  # C of logistic regression, by rate
 RETRAINING: Final = 4  # stage 2 has that part of the epochs and of the learning rate of stage 1
 # The simpler ones first, and of these the one that is consistent for the balanced error. The last entry holds options
 # of the loss in a second stage, if there is one.
@@ -58,18 +60,17 @@ class Candidate:
 def candidates(num_features: int, images: int, head: str = "auto") -> list[Candidate]:
     """Return what is tried, the simpler ones first, each with more and with less regularization.
 
-    The first strength of each is the safer one where nothing tells them apart: a weaker one where each feature has ten
-    images, as usual for tables [1], else a stronger one. Linear ones have a still weaker one there, in place of the
-    strongest.
-
-    A step of AdamW moves every weight by the learning rate, and thus a logit of standardized features, or the direction
+    A step of Adam moves every weight by the learning rate, and thus a logit of standardized features, or the direction
     of a cosine classifier's weight, by that times the root of their number: the rates are divided by it. More
     regularization is a lower rate, by which the classifier stays nearer to its start, and for linear ones also a weight
     decay that forgets in 250 steps.
 
+    Classes overlap in the few features of a table. There linear classifiers have an L2 penalty instead, as logistic
+    regression, of 1 / (C N) with C of 1, 0.1 and 10, and class weights come first: they tell where the boundary lies,
+    which they hardly do where classes can be separated [1].
+
     References:
-        [1] Peduzzi et al., A simulation study of the number of events per variable in logistic regression analysis,
-            Journal of Clinical Epidemiology 49(12), 1996.
+        [1] Byrd, Lipton, What is the effect of importance weighting in deep learning?, ICML 2019.
 
     Args:
         num_features: Feature size D.
@@ -82,13 +83,17 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
         (28, 'logit-adjustment', 'linear', 1.0)
     """
     result = []
-    strengths = (1.0, 0.3, 0.1) if images >= _ENOUGH * num_features else (0.1, 0.03, 0.3)
-    for name, loss, options, second in _METHODS:
+    few = num_features <= FEW_FEATURES
+    for name, loss, options, second in sorted(_METHODS, key=lambda method: few and method[0] != "weighted"):
         kind = "cosine" if name.startswith("cosine") else loss_class(loss).head
-        for rate in strengths if kind == "linear" else (0.1, 0.01):
-            lr = rate / np.sqrt(num_features)
-            decay = 0.004 / lr if rate == 0.03 else 0.0
-            plan = HeadPlan(loss, kind, float(lr), float(decay), resolve_auto(loss, options, on_features=True))
+        for rate in (0.1, 0.01) if kind == "cosine" else tuple(_INVERSE_PENALTIES) if few else (0.1, 0.03, 0.3):
+            plan = HeadPlan(
+                loss, kind, float(rate / np.sqrt(num_features)), options=resolve_auto(loss, options, on_features=True)
+            )
+            if kind == "linear" and few:
+                plan = replace(plan, optimizer="adam", weight_decay=1 / (_INVERSE_PENALTIES[rate] * images))
+            elif rate == 0.03:
+                plan = replace(plan, weight_decay=0.004 / plan.lr)
             retraining = None if second is None else replace(plan, lr=plan.lr / RETRAINING, options=second)
             result.append(Candidate(name, plan, retraining))
     return [each for each in result if head in ("auto", each.plan.head)]
@@ -124,7 +129,7 @@ def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
         >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
         >>> [(stage.loss.name, stage.optimizer.name) for stage in run_stages(chosen)]
-        [('logit-adjustment', 'adamw')]
+        [('weighted', 'adam')]
     """
     choice = portfolio.choice
     first = _stage(choice, portfolio.epochs, portfolio.batch_size)
@@ -148,7 +153,7 @@ def _stage(plan: HeadPlan | CandidateResult, epochs: int, batch_size: int) -> St
         train="classifier",
         cached_views=1,
         loss=LossConfig(plan.loss, dict(plan.options)),
-        optimizer=OptimizerConfig("adamw", lr=plan.lr, weight_decay=plan.weight_decay),
+        optimizer=OptimizerConfig(plan.optimizer, lr=plan.lr, weight_decay=plan.weight_decay),
         schedule=ScheduleConfig("cosine"),
     )
 

@@ -22,10 +22,11 @@ from longtail.errors import LongtailError
 from longtail.formatting import duration_text, figure_text
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, PresentationResult
+from longtail.training.cross_validation import can_choose
 from longtail.training.engine import Engine
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, measure_training_rate
 from longtail.training.judgment import Judgment, compare
-from longtail.training.portfolio import LONGEST_CHOICE, can_choose, judge_features, seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, judge_features, seconds_to_choose
 from longtail.training.prepared_data import PreparedData
 from longtail.training.setup import Setup, count_passes, set_up
 from longtail.training.time_estimate import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from longtail.counts import ClassCounts
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models.heads import CosineHead, LinearHead
 
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of AdamW, as in torch.optim.AdamW
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # as in torch.optim
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class HeadPlan:
     Attributes:
         loss: Registered name of the loss.
         head: ``linear`` or ``cosine``.
-        lr: Peak learning rate of AdamW; it falls to zero along a cosine, epoch by epoch.
-        weight_decay: Decoupled weight decay.
+        lr: Peak learning rate; it falls to zero along a cosine, epoch by epoch.
+        weight_decay: L2 penalty, but not of biases (Adam), or decoupled decay (AdamW).
         options: Options of the loss.
+        optimizer: ``adamw`` or ``adam``.
     """
 
     loss: str
@@ -35,6 +36,7 @@ class HeadPlan:
     lr: float
     weight_decay: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Literal["adam", "adamw"] = "adamw"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def train_heads(
 ) -> list[Weights]:
     """Train a classifier for each plan and fold, all on the same batches.
 
-    It does what :func:`longtail.training.loop.train_epoch` does with AdamW and a cosine schedule, for all plans at
-    once: the features of a batch meet the weights of all classifiers in one product, which a processor computes at
+    It does what :func:`longtail.training.loop.train_epoch` does with Adam or AdamW and a cosine schedule, for all plans
+    at once: the features of a batch meet the weights of all classifiers in one product, which a processor computes at
     full speed, where the steps of a single small classifier wait for memory. A fold is a mask: the rows held out of
     it weigh nothing in its loss.
 
@@ -150,13 +152,13 @@ class _HeadBank:
             (build_loss(plans[numbers[0]].loss, counts, {**plans[numbers[0]].options, "reduction": "none"}), numbers)
             for numbers in alike.values()
         ]
-        self.lr, self.decay = (
-            torch.tensor([getattr(plan, name) for plan in plans]).view(-1, 1, 1, 1) for name in ("lr", "weight_decay")
-        )
+        rates = [(plan.lr, plan.weight_decay * (plan.optimizer == "adamw"), plan.weight_decay) for plan in plans]
+        self.lr, self.decay, penalty = (column.view(-1, 1, 1, 1) for column in torch.tensor(rates).unbind(1))
+        self.penalty = penalty - self.decay
         self.shape = len(plans), row_weights.shape[1], counts.num_classes, features.shape[1]
 
     def start(self, weights: Sequence[Weights] | None) -> None:
-        """Set the weights, and the moments of AdamW to zero."""
+        """Set the weights, and the moments of the optimizer to zero."""
         plans, folds, classes, size = self.shape
         if weights is None:
             head = (CosineHead if self.is_cosine else LinearHead)(size, classes)
@@ -174,7 +176,7 @@ class _HeadBank:
         self.moments = [(torch.zeros_like(parameter), torch.zeros_like(parameter)) for parameter in trained]
 
     def step(self, rows: Tensor, progress: float, rate: float, number: int) -> None:
-        """Make one step of AdamW on the given rows.
+        """Make one step of the optimizers on the given rows.
 
         Args:
             rows: int64 (B,).
@@ -192,6 +194,7 @@ class _HeadBank:
         ).sum()
         gradients = torch.autograd.grad(total, self.parameters)
         with torch.no_grad():
+            gradients = torch.addcmul(gradients[0], self.penalty, weight), *gradients[1:]
             for parameter, gradient, (first, second) in zip(self.parameters, gradients, self.moments, strict=True):
                 lr = self.lr * rate
                 first.lerp_(gradient, 1 - _BETAS[0])

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from longtail.config.auto import feature_schedule
 from longtail.config.options import Metric
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.splits import fold_numbers
-from longtail.device import seeded
-from longtail.errors import LongtailError
 from longtail.evaluation.metrics import Groups
-from longtail.losses import build_loss
-from longtail.models.heads import standardization
 from longtail.run.portfolio import CandidateResult, Portfolio
-from longtail.training.candidates import RETRAINING, Candidate, candidates
-from longtail.training.judgment import ONE_ERROR, HeldOut, Judgment, bootstrap_draws, compare
-from longtail.training.parallel_heads import HeadPlan, Weights, train_heads
+from longtail.training.candidates import FEW_FEATURES, RETRAINING, Candidate, candidates
+from longtail.training.cross_validation import SMALL, Judged, Trial, number_of_folds, number_of_repeats
+from longtail.training.judgment import ONE_ERROR, Judgment, compare
 
-_SMALL: Final = 1_000  # images; with fewer, one fold says too little to drop a candidate by it
-_FOLDS: Final = (5, 3)  # of fewer images and of more: a rare class loses a fifth of its images rather than a third
-_PER_CLASS: Final = 6  # images of two classes at least
+_FULL_BATCH: Final = 250  # images; with fewer of few features, all are in one batch
 _FINALISTS: Final = 8
-_FEWEST_ROWS: Final = 30
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made where no time limit says how long it may take."""
@@ -48,7 +39,8 @@ def seconds_to_choose(images: int, features: int, classes: int, head: str = "aut
     """
     epochs, batch_size = feature_schedule(images)
     tried = len(candidates(features, images, head))
-    whole = tried * number_of_folds(images) if images < _SMALL else tried / 2 + _FINALISTS * number_of_folds(images)
+    folds = number_of_folds(images)
+    whole = tried * folds * number_of_repeats(features, images) if images < SMALL else tried / 2 + _FINALISTS * folds
     return 2.6e-8 * whole * epochs * -(-images // batch_size) * features * classes
 
 
@@ -59,49 +51,14 @@ def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto
         >>> steps_to_choose(640, epochs=8, batch_size=64), steps_to_choose(6400, epochs=8, batch_size=64)
         (180, 2700)
     """
-    lengths = (epochs,) if images < _SMALL else (max(1, epochs // 2), epochs)
+    lengths = (epochs,) if images < SMALL else (max(1, epochs // 2), epochs)
     kinds = 2 if head == "auto" else 1  # linear and cosine classifiers train one after the other
     return -(-images // batch_size) * sum(kinds * length + max(1, length // RETRAINING) for length in lengths)
 
 
-def number_of_folds(images: int) -> int:
-    """Return the number of folds of the cross-validation: five below 1,000 images, else three.
-
-    Example:
-        >>> number_of_folds(999), number_of_folds(1_000)
-        (5, 3)
-    """
-    return _FOLDS[images >= _SMALL]
-
-
-def can_choose(labels: IntArray, counts: ClassCounts, units: IntArray | None = None, seed: int = 0) -> bool:
-    """Whether enough can be held out: there are 30 images, two classes have six, and units fill the folds.
-
-    Args:
-        labels: Class indices, shape (N,).
-        counts: Training images per class.
-        units: Numbers of the images that stay together, shape (N,); None if each image is one.
-        seed: Seed of the folds.
-
-    Example:
-        >>> labels = np.array([0] * 20 + [1] * 6 + [2] * 6)
-        >>> can_choose(labels, ClassCounts([20, 6, 6])), can_choose(labels, ClassCounts([20, 6, 6]), labels)
-        (True, False)
-    """
-    return _folds(labels, counts, units, seed) is not None
-
-
-def _folds(labels: IntArray, counts: ClassCounts, units: IntArray | None, seed: int) -> IntArray | None:
-    """Return the fold of each row, see :func:`fold_numbers`; None if too little can be held out."""
-    sizes = counts.array
-    if sizes.sum() < _FEWEST_ROWS or (sizes >= _PER_CLASS).sum() < 2:
-        return None
-    folds = number_of_folds(len(labels))
-    try:
-        numbers = fold_numbers(labels, folds, seed=seed, units=units, num_classes=counts.num_classes)
-    except LongtailError:  # fewer units than folds
-        return None
-    return numbers if len(np.unique(labels[numbers >= 0])) >= 2 else None
+def _usual_schedule(images: int, features: int) -> tuple[int, int]:
+    """Return epochs and batch size; in a batch of few rows a mean weighted by class favors common classes."""
+    return (400, images) if images < _FULL_BATCH and features <= FEW_FEATURES else feature_schedule(images)
 
 
 def choose_classifier(
@@ -122,7 +79,8 @@ def choose_classifier(
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
     Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
-    Below 1,000 images one fold says too little: all are tried on all of five. Each is judged by its answers to images
+    Below 1,000 images one fold says too little: all are tried on all of five, of three
+    divisions where there are at most 256 features. Each is judged by its answers to images
     that were held out, with the weakest logit adjustment that is as good as the best there. Among those within a
     standard error of the best, the simplest is chosen [3].
 
@@ -137,7 +95,8 @@ def choose_classifier(
         labels: int64 (N,).
         counts: Training images per class.
         groups: Class indices of the shot groups.
-        epochs: Epochs of each candidate; those of :func:`~longtail.config.auto.feature_schedule` when None.
+        epochs: Epochs of each candidate; those of :func:`~longtail.config.auto.feature_schedule`, or 400 on all rows at
+            once where both rows and features are few, when None.
         batch_size: Images per step, of the same.
         head: The kind of classifier to choose from; any where ``auto``.
         metric: What to compare: ``balanced`` accuracy, ``accuracy``, ``macro-f1``, or the mean recall of the
@@ -148,9 +107,10 @@ def choose_classifier(
         tick: Called after each step, see :func:`steps_to_choose`; may raise to leave.
 
     Raises:
-        LongtailError: There are too few images, see :func:`can_choose`.
+        LongtailError: There are too few images, see :func:`~longtail.training.cross_validation.can_choose`.
 
     Example:
+        >>> import torch
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
         >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
@@ -158,13 +118,13 @@ def choose_classifier(
         1.0
     """
     begun = time.perf_counter()
-    usual = feature_schedule(len(labels))
+    usual = _usual_schedule(len(labels), features.shape[1])
     epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(len(labels))
-    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick)
+    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick)
     first = max(1, epochs // 2)
     tried = candidates(features.shape[1], len(labels), head)
     kept, early = list(range(len(tried))), list[Judged]()
-    if len(labels) >= _SMALL:
+    if len(labels) >= SMALL:
         early = trial.run(tried, first, folds=1)
         spent = time.perf_counter() - begun
         each = spent * folds * epochs / (len(tried) * first)  # seconds of a finalist
@@ -179,8 +139,9 @@ def choose_classifier(
     return Portfolio(
         metric=metric,
         folds=folds,
+        repeats=len(trial.numbers),
         seed=seed,
-        images=int((trial.numbers >= 0).sum()),
+        images=int((trial.numbers[0] >= 0).sum()),
         epochs=epochs,
         batch_size=batch_size,
         candidates=(*results, *(early[number].result for number in dropped)),
@@ -217,16 +178,17 @@ def judge_features(
         stop: Called after each step; may raise to leave.
 
     Raises:
-        LongtailError: There are too few images, see :func:`can_choose`.
+        LongtailError: There are too few images, see :func:`~longtail.training.cross_validation.can_choose`.
 
     Example:
+        >>> import torch
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
         >>> judge_features(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}).score
         1.0
     """
     epochs, batch_size = feature_schedule(len(labels))
-    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
+    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
     quick = [each for each in candidates(features.shape[1], len(labels)) if each.name in _QUICK]
     judged = trial.run(quick, max(1, epochs // 2), number_of_folds(len(labels)))
     return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
@@ -263,144 +225,10 @@ def judge_candidate(
         seed: Seed of order, noise and the bootstrap.
         stop: Called after each step; may raise to leave.
     """
-    numbers = np.ones(len(labels), dtype=np.int64)
-    numbers[held_out] = 0
-    trial = _Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
+    numbers = np.ones((1, len(labels)), dtype=np.int64)
+    numbers[:, held_out] = 0
+    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
     return trial.run([candidate], epochs, folds=1)[0].judgment
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A candidate with its figures on held-out images, and what these follow from."""
-
-    result: CandidateResult
-    judgment: Judgment
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """Everything that candidates are tried on; see :func:`choose_classifier`."""
-
-    features: Tensor
-    labels: Tensor
-    counts: ClassCounts
-    groups: Groups
-    numbers: IntArray
-    metric: Metric
-    batch_size: int
-    seed: int
-    units: IntArray | None
-    stop: Callable[[], object]
-
-    @classmethod
-    def on(
-        cls,
-        features: Tensor,
-        labels: Tensor,
-        counts: ClassCounts,
-        groups: Groups,
-        metric: Metric,
-        batch_size: int,
-        seed: int,
-        units: IntArray | None,
-        stop: Callable[[], object],
-        numbers: IntArray | None = None,
-    ) -> _Trial:
-        """Standardize features and, unless the fold of each is given, divide them into folds."""
-        numbers = _folds(labels.numpy(), counts, units, seed) if numbers is None else numbers
-        if numbers is None:
-            raise LongtailError(
-                f"there are too few images to choose a classifier by cross-validation: name a loss, or add images "
-                f"until two classes have {_PER_CLASS}."
-            )
-        if not features.isfinite().all():
-            raise LongtailError("some features are not finite numbers: look at the images that they come from.")
-        mean, deviation = standardization(features)
-        return cls(
-            (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
-        )
-
-    def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
-        """Train candidates on the first folds, and judge each on what these hold out."""
-        with seeded(self.features.device, self.seed):
-            return self._run(tried, epochs, folds)
-
-    def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
-        masks = torch.from_numpy(np.stack([self.numbers != fold for fold in range(folds)]))
-        weights: dict[int, Weights] = {}
-        seconds = np.zeros(len(tried))
-
-        def train(plans: Mapping[int, HeadPlan], **options: Any) -> None:
-            """Train plans of one shape together, each under the number of its candidate."""
-            begun = time.perf_counter()
-            trained = train_heads(
-                list(plans.values()),
-                features=self.features,
-                labels=self.labels,
-                counts=self.counts,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                folds=masks,
-                tick=self.stop,
-                **options,
-            )
-            weights.update(zip(plans, trained, strict=True))
-            seconds[list(plans)] += (time.perf_counter() - begun) / len(plans)
-
-        for head in sorted({each.plan.head for each in tried}):
-            train({number: each.plan for number, each in enumerate(tried) if each.plan.head == head}, epochs=epochs)
-        second = {number: each.retraining for number, each in enumerate(tried) if each.retraining is not None}
-        if second:
-            rebalanced = 1 / torch.from_numpy(self.counts.at_least_one).float()[self.labels]
-            start = [weights[number] for number in second]
-            train(second, epochs=max(1, epochs // RETRAINING), row_weights=rebalanced, start=start)
-        held = [np.flatnonzero(self.numbers == fold) for fold in range(folds)]
-        rows = np.concatenate(held)
-        draws = bootstrap_draws(rows, self.units, self.seed)
-        out = HeldOut(self.labels.numpy()[rows], self.counts, self.groups, self.metric, draws)
-        return [self._judge(each, weights[number], held, out, seconds[number]) for number, each in enumerate(tried)]
-
-    def _judge(
-        self, candidate: Candidate, weights: Weights, held: Sequence[IntArray], out: HeldOut, seconds: float
-    ) -> Judged:
-        """Judge what a candidate answers to the images that each fold holds out.
-
-        Args:
-            candidate: What was trained.
-            weights: Its weights on each fold.
-            held: The rows that each fold holds out.
-            out: The same of all folds.
-            seconds: Its share of the time of what was trained together.
-        """
-        last = candidate.retraining or candidate.plan
-        scale = build_loss(last.loss, self.counts, last.options).logit_scale
-        judgment = out.judge(
-            torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
-        )
-        plan, figures = candidate.plan, judgment.figures
-        result = CandidateResult(
-            name=candidate.name,
-            loss=plan.loss,
-            head="cosine" if plan.head == "cosine" else "linear",
-            options=dict(plan.options),
-            lr=plan.lr,
-            weight_decay=plan.weight_decay,
-            retrained=candidate.retraining is not None,
-            tau=judgment.tau,
-            folds=len(held),
-            score=judgment.score,
-            interval=judgment.interval(self.metric),
-            accuracy=float(figures["accuracy"]),
-            accuracy_interval=judgment.interval("accuracy"),
-            balanced_accuracy=float(figures["balanced"]),
-            balanced_interval=judgment.interval("balanced"),
-            groups={name: float(figures[name]) for name in self.groups if not np.isnan(figures[name])},
-            adjustments=tuple(
-                (tau, float(each["accuracy"]), float(each["balanced"])) for tau, each in judgment.values.items()
-            ),
-            seconds=float(seconds),
-        )
-        return Judged(result, judgment)
 
 
 def _rank(final: Sequence[Judged]) -> tuple[list[CandidateResult], int]:

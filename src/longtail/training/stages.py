@@ -157,9 +157,17 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         muon: torch.optim.Optimizer = Muon(groups, **options, **momentum)
         return muon
     options["fused"] = can_fuse(parameter for group in groups for parameter in group["params"])
+    if config.name == "adam":
+        return torch.optim.Adam([part for group in groups for part in _unpenalized_biases(group)], **options)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, **options)
     return torch.optim.SGD(groups, **options, **momentum)
+
+
+def _unpenalized_biases(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Divide a group of parameters, so that the intercepts are free, as in logistic regression."""
+    parts = [[each for each in group["params"] if (each.ndim > 1) is penalized] for penalized in (True, False)]
+    return [group | {"params": parts[0]}, group | {"params": parts[1], "weight_decay": 0.0}]
 
 
 def build_stage(

@@ -347,7 +347,7 @@ def verdict(portfolio: Portfolio, title: str = "") -> str:
     choice, best, finalists = portfolio.choice, portfolio.candidates[0], len(portfolio.finalists)
     text = (
         f"{title + ': ' if title else ''}{len(portfolio.candidates)} classifiers on the stored features were compared "
-        f"by {METRIC_WORDS[portfolio.metric]}, in {portfolio.folds}-fold cross-validation on {portfolio.images:,} "
+        f"by {METRIC_WORDS[portfolio.metric]}, in {portfolio.procedure} on {portfolio.images:,} "
         "training images"
     )
     if finalists < len(portfolio.candidates):
