@@ -322,6 +322,8 @@ def _options(flags: argparse.Namespace) -> dict[str, Any]:
         "data.image_size": flags.size,
         "data.resize": flags.size,
         "model.name": flags.model,
+        "model.pretrained": False,
+        "model.trainable": [],
         "stage1.epochs": 1,
         "stage1.schedule.milestones": [],
         "stage1.schedule.factors": [],
