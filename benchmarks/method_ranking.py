@@ -29,7 +29,8 @@ Ranking = dict[str, dict[str, tuple[float, float]]]
 def main() -> int:
     """Print the table, and draw the picture."""
     flags = _flags()
-    ranking = {name: figures for name, figures in read_ranking(flags.csv).items() if name in (flags.sets or name)}
+    ranking = read_ranking(flags.csv)
+    ranking = {name: ranking[name] for name in flags.sets or ranking}
     print("\n".join(table(ranking)))
     if flags.out:
         draw(ranking, flags.out)

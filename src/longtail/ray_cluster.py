@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ _ENVIRONMENT = {
 _LAST_WORDS = "import sys; sys.stdin.read(1) or print(sys.argv[1], file=sys.stderr)"  # its input ends with this process
 _SECONDS_BETWEEN_CHECKS = 5.0
 _CHECKS = 4  # in a row without an answer
+_SECONDS_TO_ANSWER = 10.0
 _SECONDS_WITHOUT_MACHINES = 300.0
 Machine: TypeAlias = Mapping[str, float]
 """What a machine of a cluster has, by names such as ``CPU`` and ``GPU``."""
@@ -138,52 +141,69 @@ class Watch:
 
     Args:
         ray: The module, connected.
-        can_work: Whether a machine with such resources, for example ``{"CPU": 8.0}``, can do one of the tasks.
+        can_run: Whether machines with such resources, for example ``{"CPU": 8.0}`` each, can run the tasks.
+        needs: What the tasks need, in words, for the messages.
         say: Receives what the user should know.
     """
 
-    def __init__(self, ray: Any, can_work: Callable[[Machine], bool], say: Callable[[str], object]) -> None:
-        self._ray, self._can_work, self._say = ray, can_work, say
+    def __init__(
+        self, ray: Any, can_run: Callable[[list[Machine]], bool], needs: str, say: Callable[[str], object]
+    ) -> None:
+        self._ray, self._can_run, self._needs, self._say = ray, can_run, needs, say
         self._address = ray.get_runtime_context().gcs_address
         self._looked = time.monotonic()
         self._silent = 0
-        self._had_machines = False
+        self._had_machines = can_run(machines(ray))
         self._alone_since: float | None = None
         self.head_is_lost = False
+        if not self._had_machines:
+            say(f"note: the cluster has no machines with {needs} now; waiting for them")
 
     def check(self) -> None:
         """Look, if the last time is a while ago.
 
         Raises:
             ClusterLostError: The head has not answered several times.
-            LongtailError: There were machines for the tasks, and for five minutes there has been none.
+            LongtailError: The machines for the tasks have been lost, five minutes ago.
         """
         if time.monotonic() - self._looked < _SECONDS_BETWEEN_CHECKS:
             return
-        there = answers(self._address)
-        self._silent = 0 if there else self._silent + 1
+        present = _machines_in_time(self._ray) if answers(self._address) else None
+        self._silent = 0 if present is not None else self._silent + 1
         self.head_is_lost = self._silent >= _CHECKS
         if self.head_is_lost:
             raise ClusterLostError(stopped("its head does not answer"))
-        if there:
-            self._look_for_machines()
+        if present is not None:
+            self._judge(present)
         self._looked = time.monotonic()
 
-    def _look_for_machines(self) -> None:
-        if any(map(self._can_work, machines(self._ray))):
+    def _judge(self, present: list[Machine]) -> None:
+        if self._can_run(present):
             self._had_machines, self._alone_since = True, None
         elif not self._had_machines:  # the first ones may be on their way
             return
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
-            self._say("note: the cluster has lost all machines that could go on; waiting five minutes for another one")
+            self._say(f"note: the cluster has lost its machines with {self._needs}; waiting five minutes for others")
         elif time.monotonic() - self._alone_since > _SECONDS_WITHOUT_MACHINES:
-            raise LongtailError(stopped("none of its machines is left that could go on"))
+            raise LongtailError(stopped(f"it has lost its machines with {self._needs}"))
 
 
 def machines(ray: Any) -> list[Machine]:
     """Return what each machine of a cluster has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _machines_in_time(ray: Any) -> list[Machine] | None:
+    """Return the same, or None where the head takes the question and does not answer it for a while.
+
+    Ray waits for the answer without end, and without hearing Ctrl-C.
+    """
+    answer: queue.Queue[list[Machine]] = queue.Queue()
+    threading.Thread(target=lambda: answer.put(machines(ray)), daemon=True).start()
+    with suppress(queue.Empty):
+        return answer.get(timeout=_SECONDS_TO_ANSWER)
+    return None
 
 
 class Board:

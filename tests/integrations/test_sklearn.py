@@ -112,6 +112,16 @@ def test_defaults_come_within_three_points_of_balanced_logistic_regression_on_sm
     assert np.mean(ours) >= np.mean(theirs) - 0.03  # one answer of the 100 is worth a point and more
 
 
+def test_too_few_rows_to_choose_are_a_balanced_logistic_regression() -> None:
+    rows, labels = load_wine(return_X_y=True)
+    kept = np.r_[:15, 59:68, 130:135]
+    left = np.setdiff1d(np.arange(len(labels)), kept)
+    ours = LongTailClassifier(random_state=0).fit(rows[kept], labels[kept])
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")).fit(rows[kept], labels[kept])
+    assert ours.portfolio_ is None
+    assert np.mean(ours.predict(rows[left]) == theirs.predict(rows[left])) > 0.97
+
+
 def test_auto_says_what_it_chose_and_trains_it(tmp_path: Path) -> None:
     fitted = LongTailClassifier(random_state=0, device="cpu", epochs=10).fit(FEATURES, LABELS)
     portfolio = fitted.portfolio_

@@ -41,8 +41,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Modul
         ("vit_small_patch16_dinov3.lvd1689m", 130, "128 or 144"),
         ("vit_tiny_patch16_224", 9, "to 16"),  # nothing is below
         ("efficientformer_l1", 112, "to 224"),  # no patches, but built for one size all the same
-        ("convnext_atto", 31, "at least 32"),  # any size but those of which nothing is left
-        ("inception_v3", 64, "at least 80"),
+        ("convnext_atto", 31, "to 32"),  # any size but those of which nothing is left
+        ("inception_v3", 64, "to 80"),
+        ("halonet26t", 300, "to 256"),  # blocks that divide its feature maps
     ],
 )
 def test_sizes_that_do_not_fit_name_those_that_do(name: str, size: int, sizes: str) -> None:

@@ -6,8 +6,10 @@ import io
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,7 +111,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 
 
 def watch_of(cluster: Cluster, said: list[str]) -> ray_cluster.Watch:
-    return ray_cluster.Watch(cluster, lambda machine: machine.get("CPU", 0) >= 1, said.append)
+    return ray_cluster.Watch(cluster, partial(ray_pipeline._have_all, kinds=("CPU",)), "a core", said.append)
 
 
 def test_a_head_that_is_gone_ends_the_wait(server: socket.socket) -> None:
@@ -129,7 +131,6 @@ def test_the_loss_of_all_machines_is_said_and_ends_the_wait(
 ) -> None:
     cluster, said = Cluster(server.getsockname()[1]), list[str]()
     watch = watch_of(cluster, said)
-    watch.check()
     cluster.is_there = False
     watch.check()
     watch.check()
@@ -140,7 +141,7 @@ def test_the_loss_of_all_machines_is_said_and_ends_the_wait(
     watch.check()
     assert len(said) == 2
     monkeypatch.setattr(ray_cluster, "_SECONDS_WITHOUT_MACHINES", 0.0)
-    with pytest.raises(LongtailError, match="none of its machines is left"):
+    with pytest.raises(LongtailError, match="lost its machines with a core"):
         watch.check()
 
 
@@ -151,7 +152,27 @@ def test_the_first_machine_is_waited_for(server: socket.socket, monkeypatch: pyt
     watch = watch_of(cluster, said)
     watch.check()
     watch.check()
-    assert not said
+    assert ["no machines with a core" in text for text in said] == [True]
+
+
+def test_a_head_that_takes_the_question_and_never_answers_is_gone(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_SECONDS_TO_ANSWER", 0.01)
+    cluster, hold = Cluster(server.getsockname()[1]), threading.Event()
+    watch = watch_of(cluster, [])
+    monkeypatch.setattr(cluster, "nodes", lambda: hold.wait(60) and [])
+    for _ in range(3):
+        watch.check()
+    with pytest.raises(LongtailError, match="does not answer"):
+        watch.check()
+    hold.set()
+
+
+def test_gpus_need_cores_that_decode() -> None:
+    machines = [{"GPU": 2.0}, {"CPU": 4.0}]
+    assert ray_pipeline._have_all(machines, ("GPU", "CPU"))
+    assert not ray_pipeline._have_all(machines[:1], ("GPU", "CPU"))
 
 
 @pytest.mark.timeout(280)

@@ -144,11 +144,11 @@ def test_a_run_stopped_after_the_choice_goes_on_with_it(asked: RunConfig, run: P
 def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
     reasons = [Choice("recipe", "images/portfolio", "chosen on your images"), Choice("stage1.epochs", 7, by="user")]
     given = RunConfig(stage1=StageConfig(epochs=7, batch_size=9), reasons=reasons)
-    changed = with_fallback(given, 64, 50, "too few images can be held out")
+    changed = with_fallback(given, 1280, 50, "too few images can be held out")
     assert (changed.stage1.epochs, changed.stage1.batch_size) == (7, 9)
     assert changed.model.standardize
     assert [each.reason for each in changed.reasons] == ["logit-adjustment, as too few images can be held out", ""]
-    cosine = with_fallback(replace(given, model=ModelConfig(head="cosine")), 64, 50, "too few images can be held out")
+    cosine = with_fallback(replace(given, model=ModelConfig(head="cosine")), 1280, 50, "too few images can be held out")
     assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "cross-entropy")
 
 
@@ -165,7 +165,7 @@ def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Pa
     tried = read_portfolio(tmp_path / "run")
     assert tried is not None
     assert not tried.candidates
-    assert read_config(tmp_path / "run").stage1.loss.name == "logit-adjustment"
+    assert read_config(tmp_path / "run").stage1.loss.name == "weighted"
     config = with_options(asked, options)
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=config)
     assert state_of(planned) == "started"  # not of another configuration; its report is still to be written

@@ -82,8 +82,9 @@ def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None
     """Check the sizes that images are scaled down to in the course of a stage."""
     from longtail.models.backbones import BOTTLENECK_SUFFIX
     from longtail.models.image_sizes import SIZE_OPTIONS, check_image_size, has_fixed_size
+    from longtail.models.timm import TIMM_PREFIX
 
-    sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name
+    sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name.removesuffix(BOTTLENECK_SUFFIX)
     if max(sizes) > full:
         raise UsageError(
             f"--{name}.image_sizes scales images down from --data.image_size {full}, not up to {max(sizes)}: "
@@ -91,10 +92,11 @@ def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None
         )
     if stage.cached_views:
         raise UsageError(f"--{name}.image_sizes needs images, and --{name}.cached_views trains on features: leave one.")
-    if model.startswith("timm:") and has_fixed_size(model.removeprefix("timm:")):
+    if model.startswith(TIMM_PREFIX) and has_fixed_size(model.removeprefix(TIMM_PREFIX)):
         raise UsageError(f"--{name}.image_sizes needs a network that takes any size, not {model!r}: leave it out.")
     try:
-        check_image_size(model.removesuffix(BOTTLENECK_SUFFIX), min(sizes))
+        for size in set(sizes):
+            check_image_size(model, size)
     except LongtailError as error:
         raise UsageError(str(error), options=dict.fromkeys(SIZE_OPTIONS, f"--{name}.image_sizes")) from error
     if config.training.compile and len(set(sizes)) > _COMPILED_SIZES:

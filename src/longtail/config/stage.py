@@ -53,7 +53,7 @@ class OptimizerConfig(OptionGroup):
         name: Which one; ``muon`` trains matrices and convolutions by Muon, and all else by AdamW.
         lr: Peak learning rate.
         momentum: Momentum of SGD and Muon.
-        weight_decay: L2 penalty (SGD; Adam, of all but biases) or decoupled decay (AdamW, Muon).
+        weight_decay: L2 penalty (SGD; Adam, of all but biases and normalization) or decoupled decay (AdamW, Muon).
         nesterov: Nesterov momentum of SGD and Muon.
         layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
             trains all at the same rate.

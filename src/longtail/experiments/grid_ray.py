@@ -146,14 +146,14 @@ class RayPool:
         Raises:
             LongtailError: No machine has what they take, and none can be added.
         """
-        there = machines(self._ray)
-        needs = choose_resources(runs, there, self._cpus, self._gpus)
-        if not any(map(needs.fits, there)):
-            if not self._can_grow:
-                raise LongtailError(f"this machine does not have {needs} for a run: lower --run-cpus or --run-gpus.")
-            self._reporter.say(f"note: no machine of the cluster has {needs} for a run now; waiting for one")
-        self._is_one_machine = len(there) == 1 and not self._can_grow
-        self._watch = Watch(self._ray, needs.fits, self._reporter.say)
+        present = machines(self._ray)
+        needs = choose_resources(runs, present, self._cpus, self._gpus)
+        if not self._can_grow and not any(map(needs.fits, present)):
+            raise LongtailError(f"this machine does not have {needs} for a run: lower --run-cpus or --run-gpus.")
+        self._is_one_machine = len(present) == 1 and not self._can_grow
+        self._watch = Watch(
+            self._ray, lambda present: any(map(needs.fits, present)), f"{needs} for a run", self._reporter.say
+        )
         train = self._ray.remote(
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(_train)

@@ -45,7 +45,7 @@ from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.run.portfolio import Portfolio
 from longtail.training.backbone_pass import backbone_pass
-from longtail.training.candidates import FALLBACK, adjust_head, run_stages
+from longtail.training.candidates import adjust_head, candidates, run_stages, stage_of, usual_schedule
 from longtail.training.cross_validation import can_choose
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
@@ -57,6 +57,7 @@ from longtail.version import __version__
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3
 _EPOCHS, _BATCH, _DECAY = 50, 64, 1e-3
+_USUAL_LOSS = "logit-adjustment"
 _AT_ONCE = 1024  # rows whose probabilities are computed together
 _STORED = 64  # images whose features are kept on disk: a file for every few would be slow to look through
 _LAST_SEED = 2**31 - 1
@@ -86,14 +87,15 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     of paths, Pillow images or uint8 arrays, or one uint8 array (N, H, W, 3) or (N, H, W).
 
     Stage 1 trains on every row alike, stage 2 (``retrain_epochs``) only the classifier, on class-balanced draws. The
-    optimizer is AdamW, its rate falls along a cosine. Results repeat with ``random_state``, and torch's own generators
-    are left as they were.
+    optimizer is AdamW (Adam where ``auto`` chooses on few features), its rate falls along a cosine. Results repeat with
+    ``random_state``, and torch's own generators are left as they were.
 
     Args:
         loss: A name of ``longtail.losses.LOSSES``; or ``auto``, which chooses loss, regularization and the strength of
             logit adjustment by cross-validation on the training rows, see
-            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, where a choice
-            would take more than half an hour, where the network is trained, and where ``loss_options``,
+            :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, and where a
+            choice would take more than half an hour, it takes the first of the candidates: class weights on at most 256
+            features, else logit adjustment. Where the network is trained, and where ``loss_options``,
             ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to train, ``auto`` is
             ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
@@ -369,27 +371,23 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             image_fit=self.image_fit,
             trained=self.train_backbone,
         )
-        self.portfolio_ = None
+        self.portfolio_: Portfolio | None = None
         features = None
-        if chooses and can_choose(labels.numpy(), counts, units, seed):
+        if chooses:
             self.model_, self.preprocessing_ = network("linear")
             self._move(device)
             features = self._features(rows)
-            if seconds_to_choose(len(labels), features.shape[1], counts.num_classes) <= LONGEST_CHOICE:
-                self.portfolio_ = self._choose(features, labels, units, seed)
-        steps = self._steps()
-        first = build_loss(steps[0].loss.name, counts, steps[0].loss.options)
-        head = first.head if self.head == "auto" else self.head
-        if self.portfolio_ is not None:
-            head = self.portfolio_.choice.head
-        if first.head == "cosine" and head != "cosine":
-            raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
-        if self.portfolio_ is None:
-            self.model_, self.preprocessing_ = network(head)
-        else:
+            head, steps = self._choose(features, labels, units, seed)
             self.model_ = with_head(
                 self.model_.backbone, len(self.classes_), f"standardized-{head}", name=self.model_.name
             )
+        else:
+            steps = self._given_steps()
+            first = build_loss(steps[0].loss.name, counts, steps[0].loss.options)
+            head = first.head if self.head == "auto" else self.head
+            if first.head == "cosine" and head != "cosine":
+                raise LongtailError(f"the loss {self.loss!r} is defined on a cosine classifier: leave head at 'auto'.")
+            self.model_, self.preprocessing_ = network(head)
         self._move(device)
         for step, inputs in self._stages(rows, labels, steps, features):
             self._run_stage(step, inputs, labels, seed)
@@ -405,40 +403,49 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         given = self.loss_options or self.retrain_epochs or self.mixup or self.lr is not None
         return self.loss == AUTO_LOSS and not (self.train_backbone or given or self.weight_decay is not None)
 
-    def _choose(self, features: Tensor, labels: Tensor, units: IntArray | None, seed: int) -> Portfolio:
-        """Choose a classifier on the features of the training rows."""
-        return choose_classifier(
+    def _choose(
+        self, features: Tensor, labels: Tensor, units: IntArray | None, seed: int
+    ) -> tuple[str, list[StageConfig]]:
+        """Choose a classifier on the features of the training rows: its head, and the stages that train it."""
+        counts, (images, size) = self.class_counts_, features.shape
+        epochs = None if self.epochs is None else int(self.epochs)
+        batch_size = None if self.batch_size is None else int(self.batch_size)
+        in_time = seconds_to_choose(images, size, counts.num_classes) <= LONGEST_CHOICE
+        if not (in_time and can_choose(labels.numpy(), counts, units, seed)):
+            usual = usual_schedule(size, images)
+            plan = candidates(size, images, self.head)[0].plan
+            return plan.head, [stage_of(plan, epochs or usual[0], batch_size or usual[1])]
+        self.portfolio_ = choose_classifier(
             features.cpu(),
             labels,
-            self.class_counts_,
-            self.class_counts_.groups(),
-            epochs=None if self.epochs is None else int(self.epochs),
-            batch_size=None if self.batch_size is None else int(self.batch_size),
+            counts,
+            counts.groups(),
+            epochs=epochs,
+            batch_size=batch_size,
             head=self.head,
             metric=self.metric,
             units=units,
             seed=seed,
         )
+        first, *later = run_stages(self.portfolio_)
+        return self.portfolio_.choice.head, [first, *(replace(each, sampler=self.retrain_sampler) for each in later)]
 
-    def _steps(self) -> list[StageConfig]:
-        """Return what each stage trains with: what was chosen, with what the user gave in its place."""
-        chosen = [] if self.portfolio_ is None else list(run_stages(self.portfolio_))
-        chosen[1:] = [replace(stage, sampler=self.retrain_sampler) for stage in chosen[1:]]
-        if not chosen:
-            rate = _NETWORK_LR if self.train_backbone else _HEAD_LR
-            first = StageConfig(
-                epochs=int(self.epochs or _EPOCHS),
-                batch_size=int(self.batch_size or _BATCH),
-                loss=LossConfig(FALLBACK if self.loss == AUTO_LOSS else self.loss, dict(self.loss_options or {})),
-                optimizer=OptimizerConfig("adamw", lr=rate, weight_decay=_DECAY),
-            )
-            chosen = [first]
+    def _given_steps(self) -> list[StageConfig]:
+        """Return the stages where the arguments say how to train."""
+        rate = _NETWORK_LR if self.train_backbone else _HEAD_LR
+        first = StageConfig(
+            epochs=int(self.epochs or _EPOCHS),
+            batch_size=int(self.batch_size or _BATCH),
+            loss=LossConfig(_USUAL_LOSS if self.loss == AUTO_LOSS else self.loss, dict(self.loss_options or {})),
+            optimizer=OptimizerConfig("adamw", lr=rate, weight_decay=_DECAY),
+        )
+        steps = [first]
         if self.retrain_epochs:
-            second = replace(chosen[-1], optimizer=replace(chosen[-1].optimizer, lr=self.lr or _HEAD_LR))
-            chosen = [chosen[0], replace(second, epochs=int(self.retrain_epochs), sampler=self.retrain_sampler)]
+            second = replace(first, optimizer=replace(first.optimizer, lr=self.lr or _HEAD_LR))
+            steps += [replace(second, epochs=int(self.retrain_epochs), sampler=self.retrain_sampler)]
         given: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         given = {name: value for name, value in given.items() if value is not None}
-        return [replace(stage, optimizer=replace(stage.optimizer, **given)) for stage in chosen]
+        return [replace(stage, optimizer=replace(stage.optimizer, **given)) for stage in steps]
 
     def _run_stage(self, step: StageConfig, inputs: tuple[nn.Module, Inputs[Any]], labels: Tensor, seed: int) -> None:
         network, images = inputs
@@ -481,8 +488,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             steps = steps[1:]
         if steps:
             stored = StoredFeatures((self._features(rows) if features is None else features)[None], labels.to(device))
-            if self.portfolio_ is not None:
-                cast("StandardizedHead", self.model_.head).start_from(stored.features[0], stored.labels)
+            if isinstance(self.model_.head, StandardizedHead):
+                self.model_.head.start_from(stored.features[0], stored.labels)
             for step in steps:
                 yield step, (Classifier(self.model_), stored)
 

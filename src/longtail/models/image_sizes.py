@@ -77,9 +77,9 @@ def check_image_size(name: str, in_size: int) -> None:
             _probe(name, in_size)
     elif not _takes(name, in_size):
         larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native_size(bare), _SIZE_STEP)
-        least = next((size for size in larger if _takes(name, size)), native_size(bare))
+        fitting = next((size for size in larger if _takes(name, size)), native_size(bare))
         raise LongtailError(
-            f"{name!r} takes no images of {in_size} pixels: set the image size to at least {least}.",
+            f"{name!r} takes no images of {in_size} pixels: set the image size to {fitting}, for example.",
             options=SIZE_OPTIONS,
         )
 
@@ -87,7 +87,7 @@ def check_image_size(name: str, in_size: int) -> None:
 def _takes(name: str, in_size: int) -> bool:
     """Whether a network that is built for no certain size takes images of one."""
     with suppress(LongtailError):
-        if in_size < native_size(name.removeprefix(TIMM_PREFIX)):
+        if in_size != native_size(name.removeprefix(TIMM_PREFIX)):
             _probe(name, in_size)
         return True
     return False

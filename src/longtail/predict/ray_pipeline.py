@@ -33,7 +33,7 @@ from longtail.predict.predictor import Prediction
 from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
-from longtail.ray_cluster import Watch, connected, failed
+from longtail.ray_cluster import Machine, Watch, connected, failed
 from longtail.remote import RemotePath, is_url
 from longtail.run.layout import refuse_swapped
 from longtail.run.model_files import load_info
@@ -126,7 +126,9 @@ def predict_on_ray(
             else:
                 parts = _parts_by_cpus(ray, blocks, work)
             with reporter.bar("predict", folder.count + total) as bar:
-                watch = Watch(ray, lambda machine: machine.get("GPU" if gpus else "CPU", 0) >= 1, reporter.say)
+                kinds = ("GPU", "CPU") if gpus else ("CPU",)  # images are decoded by cores
+                needs = "a GPU and with a core" if gpus else "a core"
+                watch = Watch(ray, partial(_have_all, kinds=kinds), needs, reporter.say)
                 _wait(parts, watch, bar, report.earlier)
         report.seconds = time.perf_counter() - begun
         _finish(folder, report, total)
@@ -231,6 +233,11 @@ def _parts_by_gpus(blocks: list[Any], work: Work, gpus: int, part_images: int) -
         if isinstance(number, Exception):
             raise number
         yield number
+
+
+def _have_all(machines: list[Machine], kinds: tuple[str, ...]) -> bool:
+    """Whether there is a machine with each kind of resource."""
+    return all(any(machine.get(kind, 0) >= 1 for machine in machines) for kind in kinds)
 
 
 def _wait(parts: Iterator[int | None], watch: Watch, bar: Bar, earlier: int) -> None:

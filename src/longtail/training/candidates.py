@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 
+from longtail.config.auto import feature_schedule
 from longtail.config.schema import RunConfig
 from longtail.config.stage import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts
@@ -18,10 +19,9 @@ from longtail.models.model import LongTailModel
 from longtail.run.portfolio import NOTHING_TRIED, CandidateResult, Portfolio
 from longtail.training.parallel_heads import HeadPlan
 
-FALLBACK: Final = "logit-adjustment"
-"""The loss where there are too few images to choose one."""
 FEW_FEATURES: Final = 256
-"""As of a table; a network gives more, in which classes lie apart."""
+"""As tables and small networks have; most networks give more, in which classes lie apart."""
+_FULL_BATCH: Final = 250  # images; with fewer of few features, all are in one batch
 _INVERSE_PENALTIES: Final = {0.3: 1.0, 0.1: 0.1, 1.0: 10.0}  # C of logistic regression, by rate
 RETRAINING: Final = 4  # stage 2 has that part of the epochs and of the learning rate of stage 1
 # The simpler ones first, and of these the one that is consistent for the balanced error. The last entry holds options
@@ -65,7 +65,7 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
     regularization is a lower rate, by which the classifier stays nearer to its start, and for linear ones also a weight
     decay that forgets in 250 steps.
 
-    Classes overlap in the few features of a table. There linear classifiers have an L2 penalty instead, as logistic
+    Classes overlap in few features. There linear classifiers have an L2 penalty instead, as logistic
     regression, of 1 / (C N) with C of 1, 0.1 and 10, and class weights come first: they tell where the boundary lies,
     which they hardly do where classes can be separated [1].
 
@@ -97,6 +97,20 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
             retraining = None if second is None else replace(plan, lr=plan.lr / RETRAINING, options=second)
             result.append(Candidate(name, plan, retraining))
     return [each for each in result if head in ("auto", each.plan.head)]
+
+
+def usual_schedule(num_features: int, images: int) -> tuple[int, int]:
+    """Return the epochs and the batch size of a classifier on stored features.
+
+    Where both features and images are few, all images are one batch: a mean weighted by class favors common classes in
+    a small one, and the steps cost nothing.
+
+    Example:
+        >>> usual_schedule(4, 50), usual_schedule(1280, 50)
+        ((400, 50), (100, 16))
+    """
+    few = num_features <= FEW_FEATURES and images < _FULL_BATCH
+    return (400, images) if few else feature_schedule(images)
 
 
 def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: str = "auto") -> Candidate:
@@ -132,7 +146,7 @@ def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
         [('weighted', 'adam')]
     """
     choice = portfolio.choice
-    first = _stage(choice, portfolio.epochs, portfolio.batch_size)
+    first = stage_of(choice, portfolio.epochs, portfolio.batch_size)
     yield first
     second = next(second for name, _, _, second in _METHODS if name == choice.name)
     if choice.retrained:
@@ -145,8 +159,14 @@ def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
         )
 
 
-def _stage(plan: HeadPlan | CandidateResult, epochs: int, batch_size: int) -> StageConfig:
-    """Return the stage that trains a classifier on stored features."""
+def stage_of(plan: HeadPlan | CandidateResult, epochs: int, batch_size: int) -> StageConfig:
+    """Return the stage that trains a classifier on stored features, the first one if there are two.
+
+    Example:
+        >>> plan = candidates(4, 50)[0].plan
+        >>> stage_of(plan, *usual_schedule(4, 50)).optimizer.weight_decay
+        0.02
+    """
     return StageConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -186,7 +206,7 @@ def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -
     """
     plan = classifier_of(NOTHING_TRIED, num_features, images, config.model.head).plan
     stage = replace(
-        _stage(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
+        stage_of(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
     )
     model = replace(config.model, head="cosine" if plan.head == "cosine" else "linear", standardize=True)
     changed = replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"))

@@ -115,10 +115,12 @@ class Trial:
         units: IntArray | None,
         stop: Callable[[], object],
         numbers: IntArray | None = None,
+        *,
+        repeats: int = 1,
     ) -> Trial:
-        """Standardize features and, unless the fold of each is given, divide them into folds."""
+        """Standardize features and, unless the fold of each is given, divide them into folds so many times."""
         if numbers is None:
-            seeds = [seed + 1_000 * repeat for repeat in range(number_of_repeats(features.shape[1], len(labels)))]
+            seeds = [seed + 1_000 * repeat for repeat in range(repeats)]
             numbers = _folds(labels.numpy(), counts, units, seeds)
         if numbers is None:
             raise LongtailError(

@@ -16,11 +16,10 @@ from longtail.config.options import Metric
 from longtail.counts import ClassCounts, IntArray
 from longtail.evaluation.metrics import Groups
 from longtail.run.portfolio import CandidateResult, Portfolio
-from longtail.training.candidates import FEW_FEATURES, RETRAINING, Candidate, candidates
+from longtail.training.candidates import RETRAINING, Candidate, candidates, usual_schedule
 from longtail.training.cross_validation import SMALL, Judged, Trial, number_of_folds, number_of_repeats
 from longtail.training.judgment import ONE_ERROR, Judgment, compare
 
-_FULL_BATCH: Final = 250  # images; with fewer of few features, all are in one batch
 _FINALISTS: Final = 8
 _QUICK: Final = ("logit-adjustment", "kps")  # candidates that features are judged by
 LONGEST_CHOICE: Final = 1800.0
@@ -30,18 +29,21 @@ LONGEST_CHOICE: Final = 1800.0
 def seconds_to_choose(images: int, features: int, classes: int, head: str = "auto") -> float:
     """Estimate the seconds of a choice on two cores: a step takes as long as the weights of all candidates are many.
 
+    The logits and the steps themselves count where features are few.
+
     Measured: 11 s for 2,547 x 1,280 features of 23 classes, and 59 s for 25,000 x 1,280 of 121. On one core 62 s for
     464 x 1,280 of 33 classes, which all candidates see in five folds.
 
     Example:
         >>> [round(seconds_to_choose(images, 1280, 33)) for images in (464, 2_500, 25_000)]
-        [68, 17, 16]
+        [78, 22, 20]
     """
     epochs, batch_size = feature_schedule(images)
     tried = len(candidates(features, images, head))
     folds = number_of_folds(images)
     whole = tried * folds * number_of_repeats(features, images) if images < SMALL else tried / 2 + _FINALISTS * folds
-    return 2.6e-8 * whole * epochs * -(-images // batch_size) * features * classes
+    steps = steps_to_choose(images, epochs, batch_size, head)
+    return 2.6e-8 * whole * epochs * -(-images // batch_size) * (features + 128) * classes + 0.004 * steps
 
 
 def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto") -> int:
@@ -54,11 +56,6 @@ def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto
     lengths = (epochs,) if images < SMALL else (max(1, epochs // 2), epochs)
     kinds = 2 if head == "auto" else 1  # linear and cosine classifiers train one after the other
     return -(-images // batch_size) * sum(kinds * length + max(1, length // RETRAINING) for length in lengths)
-
-
-def _usual_schedule(images: int, features: int) -> tuple[int, int]:
-    """Return epochs and batch size; in a batch of few rows a mean weighted by class favors common classes."""
-    return (400, images) if images < _FULL_BATCH and features <= FEW_FEATURES else feature_schedule(images)
 
 
 def choose_classifier(
@@ -79,10 +76,9 @@ def choose_classifier(
     """Try all candidates in stratified cross-validation on the training images, and choose one.
 
     Successive halving: on the first fold all train for half of the epochs, and the best eight go on to all three folds.
-    Below 1,000 images one fold says too little: all are tried on all of five, of three
-    divisions where there are at most 256 features. Each is judged by its answers to images
-    that were held out, with the weakest logit adjustment that is as good as the best there. Among those within a
-    standard error of the best, the simplest is chosen [3].
+    Below 1,000 images one fold says too little: all are tried on all five folds, and with at most 256 features on three
+    divisions into five. Each is judged by its answers to images that were held out, with the weakest logit adjustment
+    that is as good as the best there. Among those within a standard error of the best, the simplest is chosen [3].
 
     References:
         [1] Jamieson, Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
@@ -95,8 +91,7 @@ def choose_classifier(
         labels: int64 (N,).
         counts: Training images per class.
         groups: Class indices of the shot groups.
-        epochs: Epochs of each candidate; those of :func:`~longtail.config.auto.feature_schedule`, or 400 on all rows at
-            once where both rows and features are few, when None.
+        epochs: Epochs of each candidate; those of :func:`~longtail.training.candidates.usual_schedule` when None.
         batch_size: Images per step, of the same.
         head: The kind of classifier to choose from; any where ``auto``.
         metric: What to compare: ``balanced`` accuracy, ``accuracy``, ``macro-f1``, or the mean recall of the
@@ -118,13 +113,15 @@ def choose_classifier(
         1.0
     """
     begun = time.perf_counter()
-    usual = _usual_schedule(len(labels), features.shape[1])
-    epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(len(labels))
-    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick)
+    num_features, images = features.shape[1], len(labels)
+    usual = feature_schedule(images) if epochs or batch_size else usual_schedule(num_features, images)
+    epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(images)
+    repeats = number_of_repeats(num_features, images)
+    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick, repeats=repeats)
     first = max(1, epochs // 2)
-    tried = candidates(features.shape[1], len(labels), head)
+    tried = candidates(num_features, images, head)
     kept, early = list(range(len(tried))), list[Judged]()
-    if len(labels) >= SMALL:
+    if images >= SMALL:
         early = trial.run(tried, first, folds=1)
         spent = time.perf_counter() - begun
         each = spent * folds * epochs / (len(tried) * first)  # seconds of a finalist

@@ -158,14 +158,14 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         return muon
     options["fused"] = can_fuse(parameter for group in groups for parameter in group["params"])
     if config.name == "adam":
-        return torch.optim.Adam([part for group in groups for part in _unpenalized_biases(group)], **options)
+        return torch.optim.Adam([part for group in groups for part in _split_by_penalty(group)], **options)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, **options)
     return torch.optim.SGD(groups, **options, **momentum)
 
 
-def _unpenalized_biases(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """Divide a group of parameters, so that the intercepts are free, as in logistic regression."""
+def _split_by_penalty(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Divide a group of parameters: biases and normalization are free, as the intercepts of logistic regression."""
     parts = [[each for each in group["params"] if (each.ndim > 1) is penalized] for penalized in (True, False)]
     return [group | {"params": parts[0]}, group | {"params": parts[1], "weight_decay": 0.0}]
 

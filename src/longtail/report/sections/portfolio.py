@@ -248,11 +248,12 @@ def _add_points(
 def _hover(portfolio: Portfolio, each: CandidateResult) -> str:
     about = "" if each.folds == portfolio.folds else "about "
     groups = ", ".join(f"{name} {percent(value)}" for name, value in each.groups.items())
+    penalty = "L2 penalty" if each.optimizer == "adam" else "weight decay"
     lines = [
         f"<b>{clip(each.name)}</b>, tau {each.tau:g}",
         f"Accuracy {about}{percent(each.accuracy)}, balanced {about}{percent(each.balanced_accuracy)}",
         f"Groups {about}{groups}" if groups else "",
-        f"{each.head.capitalize()} head, learning rate {each.lr:.2g}, weight decay {each.weight_decay:.2g}",
+        f"{each.head.capitalize()} head, learning rate {each.lr:.2g}, {penalty} {each.weight_decay:.2g}",
         f"{each.folds} of {portfolio.folds} folds, {each.seconds:.1f} s",
     ]
     return "<br>".join(filter(None, lines))
