@@ -36,7 +36,7 @@ def seconds_to_choose(images: int, features: int, classes: int, head: str = "aut
 
     Example:
         >>> [round(seconds_to_choose(images, 1280, 33)) for images in (464, 2_500, 25_000)]
-        [78, 22, 20]
+        [78, 24, 23]
     """
     epochs, batch_size = feature_schedule(images)
     tried = len(candidates(features, images, head))
