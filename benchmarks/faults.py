@@ -11,7 +11,7 @@ order, with its class, unreadable ones in the list of those.
 
 ``grid-*`` and ``prediction-*`` use a cluster of a head and two nodes on this machine (``local_cluster.py``): ``node``
 ends all processes of a node at once (SIGKILL), ``nodes`` those of both, ``worker`` one process that does a task,
-``head`` those of the head. ``prediction-memory`` has the object stores full, of a cluster that may not spill to the
+``agent`` one that a node does not outlive, ``head`` those of the head. ``prediction-memory`` has the object stores full, of a cluster that may not spill to the
 disk. ``train-rank`` kills one of two processes under torchrun. ``*-twice`` gives the same command twice at once.
 ``store-*`` reads, and writes, a store of which 5 % of the calls fail and 1 % of the reads end early.
 """
@@ -46,7 +46,7 @@ from fault_work import (
     problem_of,
 )
 from flaky_store import SEED
-from local_cluster import LocalCluster, busy_workers
+from local_cluster import LocalCluster, agents, busy_workers
 
 from longtail.version import versions
 
@@ -121,6 +121,14 @@ def lose_worker(stage: Stage, _: Command) -> bool:
     return bool(workers)
 
 
+def lose_agent(stage: Stage, _: Command) -> bool:
+    """End an agent, which its node does not outlive."""
+    there = agents()
+    if there:
+        stage.draw.choice(there).kill()
+    return bool(there)
+
+
 def lose_head(stage: Stage, command: Command) -> bool:
     """End the head; what is left of the cluster goes when the command has ended."""
     assert stage.cluster is not None
@@ -182,12 +190,14 @@ KINDS: dict[str, tuple[type[Work], Case]] = {
     "prediction-node": (Prediction, disturbed(lose_node)),
     "prediction-nodes": (Prediction, disturbed(lose_nodes)),
     "prediction-worker": (Prediction, disturbed(lose_worker)),
+    "prediction-agent": (Prediction, disturbed(lose_agent)),
     "prediction-head": (Prediction, disturbed(lose_head)),
     "prediction-memory": (Prediction, full_memory),
     "prediction-twice": (Prediction, twice),
     "grid-node": (Grid, disturbed(lose_node)),
     "grid-nodes": (Grid, disturbed(lose_nodes)),
     "grid-worker": (Grid, disturbed(lose_worker)),
+    "grid-agent": (Grid, disturbed(lose_agent)),
     "grid-head": (Grid, disturbed(lose_head)),
     "grid-twice": (Grid, twice),
     "train-rank": (Training, disturbed(lose_rank)),

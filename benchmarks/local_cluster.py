@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import psutil
@@ -108,14 +108,24 @@ class LocalCluster:
         self._cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
+AGENTS = "ray::DashboardAgent", "ray::RuntimeEnvAgent"  # of a node, which does not outlive them
+NO_TASKS = *AGENTS, "ray::IDLE", "ray::Board"
+
+
+def agents() -> list[psutil.Process]:
+    """Return the agents of the nodes of a cluster of this process, the oldest first."""
+    return [process for process, name in _processes() if name.startswith(AGENTS)]
+
+
 def busy_workers() -> list[psutil.Process]:
     """Return the processes that do a task of a cluster of this process, the oldest first."""
+    return [process for process, name in _processes() if not name.startswith(NO_TASKS)]
+
+
+def _processes() -> list[tuple[psutil.Process, str]]:
+    """Return the processes below this one that Ray has named, with their names."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            name = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if name.startswith("ray::") and not name.startswith("ray::IDLE") and "Board" not in name:
-            found.append(process)
-    return sorted(found, key=lambda process: process.pid)
+        with suppress(psutil.NoSuchProcess):
+            found.append((process, " ".join(process.cmdline())))
+    return sorted((pair for pair in found if pair[1].startswith("ray::")), key=lambda pair: pair[0].pid)

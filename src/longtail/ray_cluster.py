@@ -150,12 +150,13 @@ class Watch:
         self, ray: Any, can_run: Callable[[list[Machine]], bool], needs: str, say: Callable[[str], object]
     ) -> None:
         self._ray, self._can_run, self._needs, self._say = ray, can_run, needs, say
-        self._address = ray.get_runtime_context().gcs_address
+        context = ray.get_runtime_context()
+        self._address, self._own_node = context.gcs_address, context.get_node_id()
         self._looked = time.monotonic()
         self._silent = 0
         self._had_machines = can_run(machines(ray))
         self._alone_since: float | None = None
-        self.head_is_lost = False
+        self.is_lost = False
         if not self._had_machines:
             say(f"note: the cluster has no machines with {needs} now; waiting for them")
 
@@ -163,22 +164,25 @@ class Watch:
         """Look, if the last time is a while ago.
 
         Raises:
-            ClusterLostError: The head has not answered several times.
+            ClusterLostError: The head has not answered several times, or takes this machine for lost.
             LongtailError: The machines for the tasks have been lost, five minutes ago.
         """
         if time.monotonic() - self._looked < _SECONDS_BETWEEN_CHECKS:
             return
-        present = _machines_in_time(self._ray) if answers(self._address) else None
+        present = _nodes_in_time(self._ray) if answers(self._address) else None
         self._silent = 0 if present is not None else self._silent + 1
-        self.head_is_lost = self._silent >= _CHECKS
-        if self.head_is_lost:
+        if self._silent >= _CHECKS:
+            self.is_lost = True
             raise ClusterLostError(stopped("its head does not answer"))
         if present is not None:
             self._judge(present)
         self._looked = time.monotonic()
 
-    def _judge(self, present: list[Machine]) -> None:
-        if self._can_run(present):
+    def _judge(self, present: dict[str, Machine]) -> None:
+        if self._own_node not in present:  # tasks are submitted through it, and it does not come back
+            self.is_lost = True
+            raise ClusterLostError(stopped("it takes this machine for lost"))
+        if self._can_run(list(present.values())):
             self._had_machines, self._alone_since = True, None
         elif not self._had_machines:  # the first ones may be on their way
             return
@@ -191,16 +195,20 @@ class Watch:
 
 def machines(ray: Any) -> list[Machine]:
     """Return what each machine of a cluster has."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return list(_nodes(ray).values())
 
 
-def _machines_in_time(ray: Any) -> list[Machine] | None:
-    """Return the same, or None where the head takes the question and does not answer it for a while.
+def _nodes(ray: Any) -> dict[str, Machine]:
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def _nodes_in_time(ray: Any) -> dict[str, Machine] | None:
+    """Return what each node has by its ID, or None where the head takes the question and does not answer for a while.
 
     Ray waits for the answer without end, and without hearing Ctrl-C.
     """
-    answer: queue.Queue[list[Machine]] = queue.Queue()
-    threading.Thread(target=lambda: answer.put(machines(ray)), daemon=True).start()
+    answer: queue.Queue[dict[str, Machine]] = queue.Queue()
+    threading.Thread(target=lambda: answer.put(_nodes(ray)), daemon=True).start()
     with suppress(queue.Empty):
         return answer.get(timeout=_SECONDS_TO_ANSWER)
     return None

@@ -91,16 +91,17 @@ def test_a_cluster_that_does_not_start_is_told(
 
 
 class Cluster:
-    """A cluster whose head listens at a port, and whose only machine may be gone."""
+    """A cluster whose head listens at a port, and of whose two nodes, the one of this process first, any may be gone."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.is_there = port, True
+        self.port, self.is_there, self.has_own = port, True, True
 
     def get_runtime_context(self) -> SimpleNamespace:
-        return SimpleNamespace(gcs_address=f"127.0.0.1:{self.port}")
+        return SimpleNamespace(gcs_address=f"127.0.0.1:{self.port}", get_node_id=lambda: "head")
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {}}, {"Alive": self.is_there, "Resources": {"CPU": 2.0}}]
+        head = {"NodeID": "head", "Alive": self.has_own, "Resources": {}}
+        return [head, {"NodeID": "other", "Alive": self.is_there, "Resources": {"CPU": 2.0}}]
 
 
 @pytest.fixture
@@ -167,6 +168,16 @@ def test_a_head_that_takes_the_question_and_never_answers_is_gone(
     with pytest.raises(LongtailError, match="does not answer"):
         watch.check()
     hold.set()
+
+
+def test_a_machine_that_the_cluster_takes_for_lost_is_told(server: socket.socket) -> None:
+    cluster = Cluster(server.getsockname()[1])
+    watch = watch_of(cluster, [])
+    watch.check()
+    cluster.has_own = False
+    with pytest.raises(ray_cluster.ClusterLostError, match="this machine"):
+        watch.check()
+    assert watch.is_lost
 
 
 def test_gpus_need_cores_that_decode() -> None:

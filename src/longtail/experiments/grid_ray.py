@@ -179,7 +179,7 @@ class RayPool:
         """Return the runs that have ended.
 
         Raises:
-            LongtailError: The head of the cluster does not answer any more, or no machine is left.
+            LongtailError: The cluster is lost, or has no machine left that has what the runs need.
         """
         tasks = list(self._tasks)
         done, _ = self._ray.wait(tasks, num_returns=min(1, len(tasks)), timeout=POLL_SECONDS)
@@ -208,7 +208,7 @@ class RayPool:
 
     def kill(self) -> None:
         """End the tasks at once; the processes of their runs save and stop when they notice."""
-        if self._watch and self._watch.head_is_lost:
+        if self._watch and self._watch.is_lost:
             return
         with suppress(self._ray.exceptions.RayError):
             for task in self._tasks:
