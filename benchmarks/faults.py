@@ -11,9 +11,10 @@ order, with its class, unreadable ones in the list of those.
 
 ``grid-*`` and ``prediction-*`` use a cluster of a head and two nodes on this machine (``local_cluster.py``): ``node``
 ends all processes of a node at once (SIGKILL), ``nodes`` those of both, ``worker`` one process that does a task,
-``agent`` one that a node does not outlive, ``head`` those of the head. ``prediction-memory`` has the object stores full, of a cluster that may not spill to the
-disk. ``train-rank`` kills one of two processes under torchrun. ``*-twice`` gives the same command twice at once.
-``store-*`` reads, and writes, a store of which 5 % of the calls fail and 1 % of the reads end early.
+``agent`` one that a node does not outlive, ``head`` those of the head. ``prediction-memory`` has the object stores
+full, of a cluster that may not spill to the disk. ``train-rank`` kills one of two processes under torchrun.
+``*-twice`` gives the same command twice at once. ``store-*`` reads, and writes, a store of which 5 % of the calls fail
+and 1 % of the reads end early.
 """
 
 from __future__ import annotations
@@ -121,11 +122,12 @@ def lose_worker(stage: Stage, _: Command) -> bool:
     return bool(workers)
 
 
-def lose_agent(stage: Stage, _: Command) -> bool:
-    """End an agent, which its node does not outlive."""
+def lose_agent(stage: Stage, command: Command) -> bool:
+    """End an agent, which its node does not outlive, perhaps that of the command."""
     there = agents()
     if there:
         stage.draw.choice(there).kill()
+        command.when_over(stage.drop_cluster)
     return bool(there)
 
 

@@ -91,7 +91,7 @@ def test_a_cluster_that_does_not_start_is_told(
 
 
 class Cluster:
-    """A cluster whose head listens at a port, and of whose two nodes, the one of this process first, any may be gone."""
+    """A cluster whose head listens at a port, and of whose two nodes, that of this process and another, any may go."""
 
     def __init__(self, port: int) -> None:
         self.port, self.is_there, self.has_own = port, True, True
