@@ -207,8 +207,15 @@ def _nodes_in_time(ray: Any) -> dict[str, Machine] | None:
 
     Ray waits for the answer without end, and without hearing Ctrl-C.
     """
-    answer: queue.Queue[dict[str, Machine]] = queue.Queue()
-    threading.Thread(target=lambda: answer.put(_nodes(ray)), daemon=True).start()
+    answer: queue.Queue[dict[str, Machine] | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answer.put(_nodes(ray))
+        except Exception:  # Ray has many; an error is no answer either
+            answer.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()
     with suppress(queue.Empty):
         return answer.get(timeout=_SECONDS_TO_ANSWER)
     return None

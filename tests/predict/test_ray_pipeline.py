@@ -170,6 +170,16 @@ def test_a_head_that_takes_the_question_and_never_answers_is_gone(
     hold.set()
 
 
+def test_a_head_whose_answer_is_an_error_is_gone(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(server.getsockname()[1])
+    watch = watch_of(cluster, [])
+    monkeypatch.setattr(cluster, "nodes", lambda: [][0])
+    for _ in range(3):
+        watch.check()
+    with pytest.raises(LongtailError, match="does not answer"):
+        watch.check()
+
+
 def test_a_machine_that_the_cluster_takes_for_lost_is_told(server: socket.socket) -> None:
     cluster = Cluster(server.getsockname()[1])
     watch = watch_of(cluster, [])
