@@ -42,7 +42,8 @@ class FlakyFileSystem(LocalFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:
-        return super()._strip_protocol(str(path).removeprefix("flaky://"))
+        # As of a bucket, names begin without a slash to those who put them together again.
+        return super()._strip_protocol("/" + str(path).removeprefix("flaky://").lstrip("/"))
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         """Describe a file or folder."""
