@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from longtail.data.class_names import normalize_class_name
-from longtail.errors import LongtailError, first_line, nearest
+from longtail.errors import LATER, LongtailError, first_line, nearest
 from longtail.remote import TRIES, is_url, tried, wait_before_retry
 
 if TYPE_CHECKING:
     import datasets
 
 Kind = Literal["parquet", "webdataset"]
+_REMEDY: Final = "fetch or write it again."
 KINDS: Final[Mapping[str, Kind]] = {".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -161,8 +162,7 @@ class ShardReader:
             except Exception as error:  # of the store, of the format, or of `datasets`, which wraps some of them
                 failures, reached = 0 if row > reached else failures + 1, row
                 if failures == TRIES - 1 or not is_url(url):
-                    reason = first_line(error.__cause__ or error)
-                    raise LongtailError(f"{url} cannot be read ({reason}): fetch or write it again.") from error
+                    raise _unusable(url, "read", error) from error
             wait_before_retry(failures)
 
     def _index(self, value: object, shard: int, row: int) -> int:
@@ -218,7 +218,7 @@ class ShardReader:
 
 
 def open_stream(kind: Kind, urls: Sequence[str], columns: Sequence[str] | None = None) -> datasets.IterableDataset:
-    """Open shards as one stream of `datasets`, whose shards are the files.
+    """Open shards as one stream of `datasets`, whose shards are the files; remote ones again if that fails.
 
     Args:
         kind: The format.
@@ -231,11 +231,22 @@ def open_stream(kind: Kind, urls: Sequence[str], columns: Sequence[str] | None =
     import datasets
 
     options: dict[str, Any] = {"columns": list(columns)} if columns is not None and kind == "parquet" else {}
-    try:
-        stream = datasets.load_dataset(kind, data_files={"train": list(urls)}, split="train", streaming=True, **options)
-    except Exception as error:
-        reason = first_line(error.__cause__ or error)
-        raise LongtailError(f"{urls[0]} cannot be opened ({reason}): fetch or write it again.") from error
+    files = {"train": list(urls)}
+    for number in range(TRIES):
+        try:
+            stream = datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
+            break
+        except Exception as error:  # a call that fails looks to `datasets` as if a file were missing
+            if number == TRIES - 1 or not is_url(urls[0]):
+                raise _unusable(urls[0], "opened", error) from error
+        wait_before_retry(number)
     if stream.num_shards != len(urls):
         raise LongtailError(f"{len(urls)} shards open as {stream.num_shards} streams: rename files of equal names.")
     return stream
+
+
+def _unusable(url: str, verb: str, error: Exception) -> LongtailError:
+    """Return the error of a shard: of its store, which may work later, or of what is in it."""
+    cause = error.__cause__ or error
+    is_of_store = is_url(url) and isinstance(cause, OSError)
+    return LongtailError(f"{url} cannot be {verb} ({first_line(cause)}): {LATER if is_of_store else _REMEDY}")

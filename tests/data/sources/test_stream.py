@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import fsspec
@@ -18,13 +19,14 @@ from streams import COUNTS, tar, write_stream
 from longtail.config.schema import DataConfig
 from longtail.data.dataset import Split
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, ShardIndex
-from longtail.data.shard_reader import ShardFolder, ShardReader
+from longtail.data.shard_reader import ShardFolder, ShardReader, open_stream
 from longtail.data.sources import stream
 from longtail.data.sources.registry import absolute_source, load_source
 from longtail.data.sources.stream import StreamedSplit
 from longtail.data.splits import assign_folds
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
+from longtail.remote import TRIES
 from longtail.training.prepared_data import prepare_data
 
 pytestmark = pytest.mark.usefixtures("hf_cache")
@@ -250,6 +252,34 @@ def test_a_remote_shard_that_fails_is_read_on_and_a_truncated_one_is_named(
     system.pipe("/birds/b.tar", tar([1, 0, 1], first=6)[:3000])
     with pytest.raises(LongtailError, match=r"b\.tar"):
         list(train.reader.images(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "words"),
+    [
+        (OSError("503 Slow Down"), TRIES - 1, None),
+        (FileNotFoundError("Unable to find it"), TRIES - 1, None),
+        (OSError("503 Slow Down"), TRIES, r"cannot be opened \(503 Slow Down\): try again later"),
+        (ValueError("no magic bytes"), TRIES, "fetch or write it again"),
+    ],
+)
+def test_remote_shards_are_opened_again(
+    error: Exception, failures: int, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longtail.remote._WAIT", 0.0)
+    answers = iter([error] * failures)
+
+    def load(*_: object, **__: object) -> SimpleNamespace:
+        if failure := next(answers, None):
+            raise failure
+        return SimpleNamespace(num_shards=1)
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    if words is None:
+        assert open_stream("parquet", ["memory://a.parquet"]).num_shards == 1
+        return
+    with pytest.raises(LongtailError, match=words):
+        open_stream("parquet", ["memory://a.parquet"])
 
 
 def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
