@@ -131,7 +131,7 @@ class ShardReader:
             LongtailError: The shard cannot be read, or an image has no label.
         """
         left_out = self.left_out.get(shard, frozenset())
-        for row, example in enumerate(self._examples(self._stream, shard, first), start=first):
+        for row, example in enumerate(self._examples([self.image, self.label], shard, first), start=first):
             if row in left_out:
                 continue
             stored = example[self.image]
@@ -144,12 +144,16 @@ class ShardReader:
     def labels(self, shard: int) -> Iterator[str]:
         """Yield the class names of a shard in order, without reading the images where the format allows it."""
         name_of = self._name_of
-        for row, example in enumerate(self._examples(self._labels, shard, 0)):
+        for row, example in enumerate(self._examples([self.label], shard, 0)):
             yield name_of(example[self.label]) or self._unlabeled(shard, row)
 
-    def _examples(self, stream: datasets.IterableDataset, shard: int, first: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a shard; a remote one that fails is opened again at the row that was reached."""
-        alone, url, row = stream.shard(num_shards=len(self.urls), index=shard), self.urls[shard], first
+    def _examples(self, columns: Sequence[str], shard: int, first: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a shard; a remote one that fails is read again from the row that was reached.
+
+        Each shard is opened by itself: what opens hundreds at once asks a store as often, and fails if one call does.
+        """
+        url, row = self.urls[shard], first
+        alone = open_shard(self.kind, url, columns).decode(False)
         failures, reached = 0, first  # in a row, without a new image
         while True:
             try:
@@ -188,7 +192,7 @@ class ShardReader:
         """The class names whose order the shards state; empty where they state none."""
         import datasets
 
-        feature = (self._labels.features or {}).get(self.label)
+        feature = (open_shard(self.kind, self.urls[0], [self.label]).features or {}).get(self.label)
         return (
             [normalize_class_name(name) for name in feature.names] if isinstance(feature, datasets.ClassLabel) else []
         )
@@ -208,41 +212,30 @@ class ShardReader:
 
         return name_of
 
-    @cached_property
-    def _stream(self) -> datasets.IterableDataset:
-        return open_stream(self.kind, self.urls, [self.image, self.label]).decode(False)
 
-    @cached_property
-    def _labels(self) -> datasets.IterableDataset:
-        return open_stream(self.kind, self.urls, [self.label]).decode(False)
-
-
-def open_stream(kind: Kind, urls: Sequence[str], columns: Sequence[str] | None = None) -> datasets.IterableDataset:
-    """Open shards as one stream of `datasets`, whose shards are the files; remote ones again if that fails.
+def open_shard(kind: Kind, url: str, columns: Sequence[str] | None = None) -> datasets.IterableDataset:
+    """Open a shard as a stream of `datasets`; a remote one again if that fails.
 
     Args:
         kind: The format.
-        urls: The files.
+        url: The file.
         columns: Columns to read of Parquet; all when not given.
 
     Raises:
-        LongtailError: They cannot be opened.
+        LongtailError: It cannot be opened.
     """
     import datasets
 
     options: dict[str, Any] = {"columns": list(columns)} if columns is not None and kind == "parquet" else {}
-    files = {"train": list(urls)}
+    files = {"train": [url]}
     for number in range(TRIES):
         try:
-            stream = datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
-            break
-        except Exception as error:  # a call that fails looks to `datasets` as if a file were missing
-            if number == TRIES - 1 or not is_url(urls[0]):
-                raise _unusable(urls[0], "opened", error) from error
+            return datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
+        except Exception as error:  # a call that fails looks to `datasets` as if the file were missing
+            if number == TRIES - 1 or not is_url(url):
+                raise _unusable(url, "opened", error) from error
         wait_before_retry(number)
-    if stream.num_shards != len(urls):
-        raise LongtailError(f"{len(urls)} shards open as {stream.num_shards} streams: rename files of equal names.")
-    return stream
+    raise AssertionError
 
 
 def _unusable(url: str, verb: str, error: Exception) -> LongtailError:

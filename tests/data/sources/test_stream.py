@@ -19,7 +19,7 @@ from streams import COUNTS, tar, write_stream
 from longtail.config.schema import DataConfig
 from longtail.data.dataset import Split
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, ShardIndex
-from longtail.data.shard_reader import ShardFolder, ShardReader, open_stream
+from longtail.data.shard_reader import ShardFolder, ShardReader, open_shard
 from longtail.data.sources import stream
 from longtail.data.sources.registry import absolute_source, load_source
 from longtail.data.sources.stream import StreamedSplit
@@ -276,10 +276,10 @@ def test_remote_shards_are_opened_again(
 
     monkeypatch.setattr("datasets.load_dataset", load)
     if words is None:
-        assert open_stream("parquet", ["memory://a.parquet"]).num_shards == 1
+        assert open_shard("parquet", "memory://a.parquet").num_shards == 1
         return
     with pytest.raises(LongtailError, match=words):
-        open_stream("parquet", ["memory://a.parquet"])
+        open_shard("parquet", "memory://a.parquet")
 
 
 def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:

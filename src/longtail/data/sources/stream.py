@@ -21,7 +21,7 @@ from longtail.data.class_names import order_classes
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
-from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_stream
+from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_shard
 from longtail.data.sources.image_tables import untrained
 from longtail.data.sources.stream_order import first_rows, held_out_order
 from longtail.data.sources.table_columns import Columns
@@ -189,7 +189,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
     source = f"{STREAM}:{spec}"
     local = spec if "://" in spec else str(Path(spec).expanduser().absolute())
     folder = list_shards(local)
-    first = open_stream(folder.kind, folder.urls([next(iter(folder.sizes))]))
+    first = open_shard(folder.kind, folder.urls([next(iter(folder.sizes))])[0])
     names = list(first.features or {})
     image, label = (columns.find(role, names, source) for role in ("image", "label"))
 
