@@ -41,15 +41,27 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Modul
         ("vit_small_patch16_dinov3.lvd1689m", 130, "128 or 144"),
         ("vit_tiny_patch16_224", 9, "to 16"),  # nothing is below
         ("efficientformer_l1", 112, "to 224"),  # no patches, but built for one size all the same
-        ("convnext_atto", 31, "to 32"),  # any size but those of which nothing is left
-        ("inception_v3", 64, "to 80"),
-        ("halonet26t", 300, "to 256"),  # blocks that divide its feature maps
     ],
 )
 def test_sizes_that_do_not_fit_name_those_that_do(name: str, size: int, sizes: str) -> None:
     with pytest.raises(LongtailError, match=sizes) as caught:
         build_backbone(f"timm:{name}", in_size=size)
     assert "--data.image_size" in caught.value.for_command_line()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fitting"),
+    [
+        ("convnext_atto", 31, "to 32"),  # any size but those of which nothing is left
+        ("inception_v3", 64, "to 80"),
+        ("halonet26t", 300, "to 256"),  # blocks that divide its feature maps
+    ],
+)
+def test_a_network_of_any_size_has_a_smallest_one(name: str, size: int, fitting: str) -> None:
+    with pytest.raises(LongtailError, match=fitting) as caught:
+        check_image_size(f"timm:{name}", size)
+    assert "--data.image_size" in caught.value.for_command_line()
+    build_backbone(f"timm:{name}", in_size=size)  # a library's user may have other images for it
 
 
 def test_only_another_size_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:

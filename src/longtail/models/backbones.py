@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from longtail.errors import LongtailError, first_line, nearest
 from longtail.models.image_sizes import (
     SIZE_OPTIONS,
-    check_image_size,
+    check_build_size,
     has_fixed_size,
     native_size,
     resize_network,
@@ -168,7 +168,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
 
     Raises:
         LongtailError: An unknown name, pretrained weights that do not exist or cannot be reached, or a network that
-            cannot be built for this size, see :func:`~longtail.models.image_sizes.check_image_size`.
+            cannot be built for this size, see :func:`~longtail.models.image_sizes.check_build_size`.
 
     Example:
         >>> build_backbone("resnet32").num_features
@@ -179,7 +179,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
         longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet20'?
     """
     check_network(name)
-    check_image_size(name.removesuffix(BOTTLENECK_SUFFIX), in_size)
+    check_build_size(name.removesuffix(BOTTLENECK_SUFFIX), in_size)
     if pretrained:
         require_weights(name)
     if name.startswith(TIMM_PREFIX):

@@ -51,8 +51,8 @@ def has_fixed_size(name: str) -> bool:
     return config is not None and bool(config.fixed_input_size)
 
 
-def check_image_size(name: str, in_size: int) -> None:
-    """Check that a network takes images of a size. Nothing is computed and no weights are made.
+def check_build_size(name: str, in_size: int) -> None:
+    """Check that a network can be built for images of a size, if it is built for a certain one.
 
     Args:
         name: A network, as for :func:`longtail.models.build_backbone`.
@@ -60,22 +60,41 @@ def check_image_size(name: str, in_size: int) -> None:
 
     Raises:
         LongtailError: A transformer whose patches do not divide the size, or another network that cannot be built for
-            it, or in which nothing is left of so small an image; the message names sizes that fit.
+            it; the message names sizes that fit.
 
     Example:
-        >>> check_image_size("timm:vit_tiny_patch16_224", 126)
+        >>> check_build_size("timm:vit_tiny_patch16_224", 126)
         Traceback (most recent call last):
         ...
         longtail.errors.LongtailError: 'timm:vit_tiny_patch16_224' cuts images into patches of 16 pixels, which do not
         divide 126: set the image size to 112 or 128.
     """
+    if name.startswith(TIMM_PREFIX) and size_options(name.removeprefix(TIMM_PREFIX), in_size):
+        _probe(name, in_size)
+
+
+def check_image_size(name: str, in_size: int) -> None:
+    """Check that a network takes images of a size. Nothing is computed and no weights are made.
+
+    Args:
+        name: As for :func:`check_build_size`.
+        in_size: As there.
+
+    Raises:
+        LongtailError: As there; or nothing is left of so small an image in it, or its blocks do not divide it.
+
+    Example:
+        >>> check_image_size("timm:convnext_atto", 16)
+        Traceback (most recent call last):
+        ...
+        longtail.errors.LongtailError: 'timm:convnext_atto' takes no images of 16 pixels: set the image size to 32, for
+        example.
+    """
+    check_build_size(name, in_size)
     bare = name.removeprefix(TIMM_PREFIX)
-    if bare == name or timm_module().get_pretrained_cfg(bare) is None:
+    if bare == name or timm_module().get_pretrained_cfg(bare) is None or has_fixed_size(bare):
         return
-    if has_fixed_size(bare):
-        if in_size != native_size(bare):
-            _probe(name, in_size)
-    elif not _takes(name, in_size):
+    if not _takes(name, in_size):
         larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native_size(bare), _SIZE_STEP)
         fitting = next((size for size in larger if _takes(name, size)), native_size(bare))
         raise LongtailError(
