@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import psutil
 import torch
 from fault_work import (
     Command,
@@ -114,21 +115,22 @@ def lose_nodes(stage: Stage, command: Command) -> bool:
     return True
 
 
+def kill_one(stage: Stage, processes: list[psutil.Process]) -> bool:
+    """End one of several processes; whether there was one."""
+    if processes:
+        stage.draw.choice(processes).kill()
+    return bool(processes)
+
+
 def lose_worker(stage: Stage, _: Command) -> bool:
     """End a process that does a task."""
-    workers = busy_workers()
-    if workers:
-        stage.draw.choice(workers).kill()
-    return bool(workers)
+    return kill_one(stage, busy_workers())
 
 
 def lose_agent(stage: Stage, command: Command) -> bool:
     """End an agent, which its node does not outlive, perhaps that of the command."""
-    there = agents()
-    if there:
-        stage.draw.choice(there).kill()
-        command.when_over(stage.drop_cluster)
-    return bool(there)
+    command.when_over(stage.drop_cluster)
+    return kill_one(stage, agents())
 
 
 def lose_head(stage: Stage, command: Command) -> bool:
@@ -141,10 +143,7 @@ def lose_head(stage: Stage, command: Command) -> bool:
 
 def lose_rank(stage: Stage, command: Command) -> bool:
     """End one of the processes of a run."""
-    ranks = [child for child in command.children() if "longtail" in " ".join(child.cmdline()[:4])]
-    if ranks:
-        stage.draw.choice(ranks).kill()
-    return bool(ranks)
+    return kill_one(stage, [child for child in command.children() if "longtail" in " ".join(child.cmdline()[:4])])
 
 
 def disturbed(fault: Fault) -> Case:

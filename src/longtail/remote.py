@@ -321,8 +321,14 @@ def read_url(url: str) -> bytes:
     return bytes(data)
 
 
-def tried(action: Callable[[], Any]) -> Any:
-    """Ask something of a store, again if it fails, and return the answer; what is missing or forbidden is said at once.
+def tried(
+    action: Callable[[], Any], at_once: tuple[type[Exception], ...] = (FileNotFoundError, PermissionError)
+) -> Any:
+    """Ask something of a store, again if it fails, and return the answer.
+
+    Args:
+        action: Asks.
+        at_once: Errors that are raised the first time: what is missing or forbidden stays so.
 
     Example:
         >>> answers = iter([OSError("503 Slow Down"), 7])
@@ -336,7 +342,7 @@ def tried(action: Callable[[], Any]) -> Any:
     for number in range(TRIES):
         try:
             return action()
-        except (FileNotFoundError, PermissionError):
+        except at_once:
             raise
         except Exception:
             if number == TRIES - 1:

@@ -24,7 +24,7 @@ def check_config(config: RunConfig) -> None:
         Traceback (most recent call last):
         longtail.errors.UsageError: --data.resize must be at least --data.image_size, 32, which is cut out of it, got 8.
     """
-    from longtail.models.backbones import BOTTLENECK_SUFFIX, check_network
+    from longtail.models.backbones import check_network
     from longtail.models.image_sizes import check_image_size
     from longtail.models.timm import TIMM_PREFIX
 
@@ -53,7 +53,7 @@ def check_config(config: RunConfig) -> None:
     _check_processes(config)
     with as_usage():
         check_network(model.name)
-        check_image_size(model.name.removesuffix(BOTTLENECK_SUFFIX), data.image_size)
+        check_image_size(model.name, data.image_size)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
         flag = f"--mode {config.mode}" if config.mode else "--model.pretrained true"
         raise UsageError(
@@ -80,11 +80,10 @@ def check_config(config: RunConfig) -> None:
 
 def _check_image_sizes(name: str, stage: StageConfig, config: RunConfig) -> None:
     """Check the sizes that images are scaled down to in the course of a stage."""
-    from longtail.models.backbones import BOTTLENECK_SUFFIX
     from longtail.models.image_sizes import SIZE_OPTIONS, check_image_size, has_fixed_size
     from longtail.models.timm import TIMM_PREFIX
 
-    sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name.removesuffix(BOTTLENECK_SUFFIX)
+    sizes, full, model = stage.image_sizes, config.data.image_size, config.model.name.partition("+")[0]
     if max(sizes) > full:
         raise UsageError(
             f"--{name}.image_sizes scales images down from --data.image_size {full}, not up to {max(sizes)}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -227,15 +227,11 @@ def open_shard(kind: Kind, url: str, columns: Sequence[str] | None = None) -> da
     import datasets
 
     options: dict[str, Any] = {"columns": list(columns)} if columns is not None and kind == "parquet" else {}
-    files = {"train": [url]}
-    for number in range(TRIES):
-        try:
-            return datasets.load_dataset(kind, data_files=files, split="train", streaming=True, **options)
-        except Exception as error:  # a call that fails looks to `datasets` as if the file were missing
-            if number == TRIES - 1 or not is_url(url):
-                raise _unusable(url, "opened", error) from error
-        wait_before_retry(number)
-    raise AssertionError
+    opened = partial(datasets.load_dataset, kind, data_files={"train": [url]}, split="train", streaming=True, **options)
+    try:  # a call that fails looks to `datasets` as if the file were missing
+        return tried(opened, at_once=()) if is_url(url) else opened()
+    except Exception as error:
+        raise _unusable(url, "opened", error) from error
 
 
 def _unusable(url: str, verb: str, error: Exception) -> LongtailError:

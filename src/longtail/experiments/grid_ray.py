@@ -148,12 +148,14 @@ class RayPool:
         """
         present = machines(self._ray)
         needs = choose_resources(runs, present, self._cpus, self._gpus)
-        if not self._can_grow and not any(map(needs.fits, present)):
+
+        def can_run(machines: list[Machine]) -> bool:
+            return any(map(needs.fits, machines))
+
+        if not self._can_grow and not can_run(present):
             raise LongtailError(f"this machine does not have {needs} for a run: lower --run-cpus or --run-gpus.")
         self._is_one_machine = len(present) == 1 and not self._can_grow
-        self._watch = Watch(
-            self._ray, lambda present: any(map(needs.fits, present)), f"{needs} for a run", self._reporter.say
-        )
+        self._watch = Watch(self._ray, can_run, f"{needs} for a run", self._reporter.say)
         train = self._ray.remote(
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES, scheduling_strategy="SPREAD"
         )(_train)

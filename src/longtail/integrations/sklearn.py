@@ -412,9 +412,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         batch_size = None if self.batch_size is None else int(self.batch_size)
         in_time = seconds_to_choose(images, size, counts.num_classes) <= LONGEST_CHOICE
         if not (in_time and can_choose(labels.numpy(), counts, units, seed)):
-            usual = usual_schedule(size, images)
             plan = candidates(size, images, self.head)[0].plan
-            return plan.head, [stage_of(plan, epochs or usual[0], batch_size or usual[1])]
+            return plan.head, [stage_of(plan, *usual_schedule(size, images, epochs, batch_size))]
         self.portfolio_ = choose_classifier(
             features.cpu(),
             labels,

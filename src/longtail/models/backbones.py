@@ -179,7 +179,7 @@ def build_backbone(name: str, *, pretrained: bool = False, in_size: int = 32) ->
         longtail.errors.LongtailError: There is no network 'resnet23'. Did you mean 'resnet20'?
     """
     check_network(name)
-    check_build_size(name.removesuffix(BOTTLENECK_SUFFIX), in_size)
+    check_build_size(name, in_size)
     if pretrained:
         require_weights(name)
     if name.startswith(TIMM_PREFIX):

@@ -69,6 +69,7 @@ def check_build_size(name: str, in_size: int) -> None:
         longtail.errors.LongtailError: 'timm:vit_tiny_patch16_224' cuts images into patches of 16 pixels, which do not
         divide 126: set the image size to 112 or 128.
     """
+    name = name.partition("+")[0]
     if name.startswith(TIMM_PREFIX) and size_options(name.removeprefix(TIMM_PREFIX), in_size):
         _probe(name, in_size)
 
@@ -91,6 +92,7 @@ def check_image_size(name: str, in_size: int) -> None:
         example.
     """
     check_build_size(name, in_size)
+    name = name.partition("+")[0]
     bare = name.removeprefix(TIMM_PREFIX)
     if bare == name or timm_module().get_pretrained_cfg(bare) is None or has_fixed_size(bare):
         return

@@ -84,33 +84,42 @@ def candidates(num_features: int, images: int, head: str = "auto") -> list[Candi
     """
     result = []
     few = num_features <= FEW_FEATURES
+    rates = {"cosine": (0.1, 0.01), "linear": tuple(_INVERSE_PENALTIES) if few else (0.1, 0.03, 0.3)}
     for name, loss, options, second in sorted(_METHODS, key=lambda method: few and method[0] != "weighted"):
         kind = "cosine" if name.startswith("cosine") else loss_class(loss).head
-        for rate in (0.1, 0.01) if kind == "cosine" else tuple(_INVERSE_PENALTIES) if few else (0.1, 0.03, 0.3):
-            plan = HeadPlan(
-                loss, kind, float(rate / np.sqrt(num_features)), options=resolve_auto(loss, options, on_features=True)
-            )
+        for rate in rates[kind]:
+            lr = float(rate / np.sqrt(num_features))
+            plan = HeadPlan(loss, kind, lr, options=resolve_auto(loss, options, on_features=True))
             if kind == "linear" and few:
                 plan = replace(plan, optimizer="adam", weight_decay=1 / (_INVERSE_PENALTIES[rate] * images))
             elif rate == 0.03:
-                plan = replace(plan, weight_decay=0.004 / plan.lr)
+                plan = replace(plan, weight_decay=0.004 / lr)
             retraining = None if second is None else replace(plan, lr=plan.lr / RETRAINING, options=second)
             result.append(Candidate(name, plan, retraining))
     return [each for each in result if head in ("auto", each.plan.head)]
 
 
-def usual_schedule(num_features: int, images: int) -> tuple[int, int]:
+def usual_schedule(
+    num_features: int, images: int, epochs: int | None = None, batch_size: int | None = None
+) -> tuple[int, int]:
     """Return the epochs and the batch size of a classifier on stored features.
 
     Where both features and images are few, all images are one batch: a mean weighted by class favors common classes in
     a small one, and the steps cost nothing.
 
+    Args:
+        num_features: Feature size D.
+        images: Training images N.
+        epochs: Taken where given; the batches are then small.
+        batch_size: Taken where given.
+
     Example:
-        >>> usual_schedule(4, 50), usual_schedule(1280, 50)
-        ((400, 50), (100, 16))
+        >>> usual_schedule(4, 50), usual_schedule(4, 50, epochs=10), usual_schedule(1280, 50)
+        ((400, 50), (10, 16), (100, 16))
     """
-    few = num_features <= FEW_FEATURES and images < _FULL_BATCH
-    return (400, images) if few else feature_schedule(images)
+    few = num_features <= FEW_FEATURES and images < _FULL_BATCH and not (epochs or batch_size)
+    usual = (400, images) if few else feature_schedule(images)
+    return epochs or usual[0], batch_size or usual[1]
 
 
 def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: str = "auto") -> Candidate:

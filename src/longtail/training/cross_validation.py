@@ -118,7 +118,7 @@ class Trial:
         *,
         repeats: int = 1,
     ) -> Trial:
-        """Standardize features and, unless the fold of each is given, divide them into folds so many times."""
+        """Standardize features, and divide them into folds ``repeats`` times unless ``numbers`` has their folds."""
         if numbers is None:
             seeds = [seed + 1_000 * repeat for repeat in range(repeats)]
             numbers = _folds(labels.numpy(), counts, units, seeds)

@@ -152,9 +152,10 @@ class _HeadBank:
             (build_loss(plans[numbers[0]].loss, counts, {**plans[numbers[0]].options, "reduction": "none"}), numbers)
             for numbers in alike.values()
         ]
-        rates = [(plan.lr, plan.weight_decay * (plan.optimizer == "adamw"), plan.weight_decay) for plan in plans]
-        self.lr, self.decay, penalty = (column.view(-1, 1, 1, 1) for column in torch.tensor(rates).unbind(1))
-        self.penalty = penalty - self.decay
+        rates = torch.tensor([(plan.lr, plan.weight_decay, plan.optimizer == "adam") for plan in plans])
+        self.lr, decay, is_penalty = (column.view(-1, 1, 1, 1) for column in rates.unbind(1))
+        self.decay = decay * (1 - is_penalty)
+        self.penalty = decay * is_penalty if is_penalty.any() else None
         self.shape = len(plans), row_weights.shape[1], counts.num_classes, features.shape[1]
 
     def start(self, weights: Sequence[Weights] | None) -> None:
@@ -194,7 +195,8 @@ class _HeadBank:
         ).sum()
         gradients = torch.autograd.grad(total, self.parameters)
         with torch.no_grad():
-            gradients = torch.addcmul(gradients[0], self.penalty, weight), *gradients[1:]
+            if self.penalty is not None:
+                gradients = torch.addcmul(gradients[0], self.penalty, weight), *gradients[1:]
             for parameter, gradient, (first, second) in zip(self.parameters, gradients, self.moments, strict=True):
                 lr = self.lr * rate
                 first.lerp_(gradient, 1 - _BETAS[0])

@@ -114,9 +114,8 @@ def choose_classifier(
     """
     begun = time.perf_counter()
     num_features, images = features.shape[1], len(labels)
-    usual = feature_schedule(images) if epochs or batch_size else usual_schedule(num_features, images)
-    epochs, batch_size, folds = epochs or usual[0], batch_size or usual[1], number_of_folds(images)
-    repeats = number_of_repeats(num_features, images)
+    epochs, batch_size = usual_schedule(num_features, images, epochs, batch_size)
+    folds, repeats = number_of_folds(images), number_of_repeats(num_features, images)
     trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick, repeats=repeats)
     first = max(1, epochs // 2)
     tried = candidates(num_features, images, head)
