@@ -207,6 +207,10 @@ def test_a_large_network_that_nobody_named_is_fetched_only_if_the_user_agrees(mo
     read(*words, "lora", "--download")
     read(*words, "lora", "--model.name", "timm:vit_tiny_patch16_224")
     assert len(asked) == 1
+    monkeypatch.setattr("longtail.commands.output.ask_on_terminal", lambda: None)  # nobody can be asked
+    with pytest.raises(LongtailError, match="--download"):
+        read(*words, "lora")
+    read(*words, "lora", "--download")
 
 
 def test_the_reasons_are_those_of_what_is_trained() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from longtail.models.candidate_networks import CANDIDATE_NETWORKS, CandidateNetwork
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, MEASURED = DOCS / "networks.md", DOCS / "performance" / "networks.json"
+PAGE, MEASURED = DOCS / "networks.md", DOCS / "performance"
 
 
-def rates(name: str) -> list[float]:
-    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
-    return [each["ours"] for each in rows if each["name"].startswith(f"features by {name}, ")]
+def rates(name: str, file: str) -> str:
+    rows = json.loads((MEASURED / file).read_text(encoding="utf-8"))
+    of_network = [each["ours"] for each in rows if each["name"].startswith(f"features by {name}, ")]
+    return " / ".join(f"{rate:,.0f}" for rate in of_network)
 
 
 def row(network: CandidateNetwork) -> str:
@@ -27,7 +28,8 @@ def row(network: CandidateNetwork) -> str:
         f"{network.megabytes:.0f} MB",
         str(network.native_size),
         f"{sizes}; {first}, {second}, ...",
-        " / ".join(f"{rate:,.0f}" for rate in rates(network.name)),
+        rates(network.name, "networks.json"),
+        rates(network.name, "networks-bf16.json"),
     )
     return f"| {' | '.join(cells)} |"
 

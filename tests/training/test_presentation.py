@@ -328,6 +328,7 @@ def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, mon
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
     assert [trial.taken for trial in search.trials] == [False]
+    assert "on trial" in search.more_time
     assert config.finetune.epochs == 0
     assert config.data.image_size == search.choice.presentation.size
     (mode,) = config.reasons

@@ -112,7 +112,7 @@ def compare(
         out: folder of the trained runs
         seeds: runs of each recipe, with seeds from 0 up
         epochs: epochs of stage 1; the rest scales with it
-        batch_size: images per step, in both stages
+        batch_size: images per step, in stages 1 and 2
         set: option of all runs
         jobs: runs trained at once; 1 on a CPU
         ray: train on a Ray cluster, each run a task; without ADDRESS on this machine

@@ -63,8 +63,8 @@ def train(
 
     Usage:
         longtail train SOURCE --out RUN [--recipe NAME] [--mode linear|finetune|lora|scratch]
-            [--time-limit 10m] [--dry-run] [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N]
-            [--any.option VALUE]
+            [--time-limit 10m] [--metric balanced|accuracy|macro-f1|worst-group] [--download] [--dry-run]
+            [--imbalance-ratio 100] [--epochs N] [--batch-size N] [--seed N] [--folds N] [--any.option VALUE]
         longtail train --resume RUN [--moved-to SOURCE]
         longtail train SOURCE --resume auto --out RUN [the options of the first start]
 
@@ -75,7 +75,7 @@ def train(
         moved_to: new SOURCE of the resumed RUN, if its images have moved
         config: options in a file, such as the configuration of another run
         epochs: epochs of stage 1; the rest scales with it
-        batch_size: images per step, in both stages
+        batch_size: images per step, in stages 1 and 2
         time_limit: time for the whole command, such as 10m or 1h30m; image size, network and classifier follow from it
         dry_run: print what would be compared and trained, and how long it would take
         download: compare pretrained networks too that have to be fetched
@@ -180,8 +180,8 @@ def requested_run(
 
         if not may_fetch(run.model.name, ask):
             raise LongtailError(
-                f"--mode {run.mode} needs the weights of {run.model.name!r}, which are not on this machine: let them "
-                "be fetched, or name another network with --model.name."
+                f"--mode {run.mode} needs the weights of {run.model.name!r}, which are not on this machine: --download "
+                "fetches them, or name another network with --model.name."
             )
     return run, images
 

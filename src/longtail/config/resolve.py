@@ -46,7 +46,7 @@ def resolve(
             is named whole, such as ``stage1.loss.options``, replaces what was there.
         file: A configuration file.
         epochs: Scale everything to this many epochs of stage 1.
-        batch_size: Images per step, in both stages.
+        batch_size: Images per step, in stages 1 and 2.
         facts: What automatic choices are made from; without them, nothing is chosen.
 
     Raises:

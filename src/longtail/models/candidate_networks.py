@@ -213,7 +213,7 @@ def may_fetch(name: str, ask: Callable[[str], bool] | None) -> bool:
 
     Args:
         name: The network.
-        ask: As for :func:`candidate_networks`.
+        ask: Called with a question that names the network; None where nobody can be asked, and nothing is fetched.
 
     Example:
         >>> may_fetch("resnet32", lambda question: False)
@@ -222,7 +222,7 @@ def may_fetch(name: str, ask: Callable[[str], bool] | None) -> bool:
     network = find_candidate(name)
     if network is None or network.megabytes <= UNASKED_MEGABYTES or has_weights(name):
         return True
-    return ask is None or ask(_question([network]))
+    return ask is not None and ask(_question([network]))
 
 
 def _hub_answers() -> bool:

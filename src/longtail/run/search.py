@@ -88,6 +88,9 @@ class WholeNetworkResult:
     taken: bool
 
 
+NO_MORE: Final = "more time would buy nothing that is compared here: everything was given the time it takes."
+
+
 @dataclass(frozen=True)
 class Search:
     """What was compared before a run.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from longtail.config.auto import PORTFOLIO
 from longtail.config.schema import RunConfig
 from longtail.config.stage import AUTO_LOSS, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
@@ -28,7 +29,7 @@ from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name, write_
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
-from longtail.run.search import describe_search, left_open, nothing_compared, write_search
+from longtail.run.search import NO_MORE, describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
@@ -274,10 +275,11 @@ class Experiment(Callback):
                 config, trials, more = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
                 more = more[:1].upper() + more[1:] if search.more_time else more
                 search = replace(search, trials=trials, more_time=f"{search.more_time} {more}".strip())
-        if search is not None and search.more_time:
-            self.reporter.say(search.more_time)
         if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
             search = nothing_compared(before)  # else the portfolio records what was asked for
+        if search is not None and self.limit.seconds is not None:
+            search = replace(search, more_time=search.more_time or NO_MORE)
+            self.reporter.say(search.more_time)
         if self.engine.is_main and search is not None:
             write_search(self.out, replace(search, asked=asked))
         if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
@@ -450,7 +452,9 @@ class Experiment(Callback):
         The stages of a recipe are tested one by one, those of a choice once, at the end.
         """
         last = index == self.last_stage
-        is_tested = last or not (self.out / PORTFOLIO_FILE).is_file()
+        # A configuration that repeats a choice has no file of it, but its recipe.
+        is_chosen = self.config.recipe == PORTFOLIO or (self.out / PORTFOLIO_FILE).is_file()
+        is_tested = last or not is_chosen
         results: dict[str, Evaluation] = {
             name: self._measure(name, self.model, index, keep_predictions=last and name == "test")
             for name in ("validation", "test")

@@ -42,6 +42,7 @@ MOST_FROM_NOTHING: Final = 200
 TINY_SIDE: Final = 32  # pixels, as the CIFAR networks see
 RECIPE: Final = "images/logit-adjustment"  # that a network is trained with from nothing
 LONGER: Final = "more time would let the whole network train longer."
+LONGER_TRIAL: Final = "more time would let the whole network train longer on trial, after which it may win."
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def try_whole_networks(
         contest.reporter.say(_describe(each.attempt.title, result, METRIC_WORDS[metric]))
     if best == 0:
         reason = f"no network that is trained whole won on {len(held):,} training images held out"
-        return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more
+        return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more or LONGER_TRIAL
     return _go_on(contest, config, trials[best - 1], len(rest), len(held)), results, LONGER
 
 

@@ -356,12 +356,17 @@ def fit_to_limit(
             f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s{linear}."
         )
     if share == 1:
+        say("all epochs fit into the time limit: more time would buy nothing")
         return config
     index = min(number for number, stage in config.stages.items() if not stage.cached_views)
     fitted = _scaled(config, index, share)
     shorter = fitted.stages[index]
     length = shorter.epochs * shorter.epoch_share
-    say(f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time")
+    minutes = math.ceil((limit.spent + RESERVE + fixed + whole) / 60)
+    say(
+        f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time; more time "
+        f"would buy the others, from about {minutes} minutes on"
+    )
     return fitted
 
 

@@ -63,6 +63,24 @@ def test_finalists_have_whiskers_and_names_and_the_ends_are_marked(make_run):
     assert "tau 0<" in drawn["other end"].hovertext[0]
 
 
+def test_of_many_finalists_the_best_are_named_so_that_names_do_not_hide_each_other(make_run):
+    many = tuple(candidate(f"loss-{rank}", 0.9 - rank / 100, 0.9 - rank / 100) for rank in range(20))
+    crowded = fake_portfolio(candidates=many, first_round=many, chosen=0)
+    (drawing,) = section_of(make_run, crowded).drawings
+    drawn = traces(drawing)["finalists"]
+    assert len(drawn.x) == len(drawn.text) == len(drawn.textposition) == 19
+    assert [name for name in drawn.text if name] == [f"loss-{rank}" for rank in range(1, 1 + portfolio.NAMED)]
+    assert all(f"loss-{rank}" in hover for rank, hover in enumerate(drawn.hovertext, start=1))
+
+
+def test_a_name_that_two_finalists_share_tells_their_learning_rates(make_run):
+    shared = tuple(candidate("weighted", 0.8 - lr, 0.8 - lr, lr=lr) for lr in (0.001, 0.003))
+    three = (*shared, candidate("kps", 0.7, 0.7))
+    (drawing,) = section_of(make_run, fake_portfolio(candidates=three, first_round=three, chosen=0)).drawings
+    assert traces(drawing)["finalists"].text == ("weighted, lr 0.003", "kps")
+    assert drawing.figure.layout.annotations[0].text == "<b>weighted, lr 0.001</b>"
+
+
 def test_those_dropped_early_are_paler_and_stand_where_the_finalists_went(make_run):
     (drawing,) = section_of(make_run, fake_portfolio()).drawings
     drawn = traces(drawing)

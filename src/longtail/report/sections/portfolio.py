@@ -27,6 +27,8 @@ CHOSEN, OTHER, GRAY = (THEME[name][0] for name in ("run1", "run2", "run0"))
 ACCURACY: Final = Measure("accuracy", "portfolio", "Accuracy", ".1%")
 BALANCED: Final = Measure("balanced", "portfolio", "Balanced accuracy", ".1%")
 HEIGHT: Final = 460
+NAMED: Final = 8
+"""Finalists that are named in the figure, besides the two ends; more would hide each other, and hovering names them."""
 _LEAST_SHARE: Final = 0.005  # of right answers, where none or all are right: log-odds are finite
 AREAS: Final[dict[str, tuple[float, float]]] = {"one": (680, 400), "two": (450, 400), "three": (265, 400)}
 """Pixels of the points of a figure for each layout of the section; places for the names are found in these."""
@@ -153,23 +155,31 @@ def _figure(portfolio: Portfolio, limits: tuple[Ends, Ends], area: tuple[float, 
     _add_points(figure, portfolio, dropped(portfolio), "dropped", GRAY, size=6, opacity=0.45)
     rest = [each for each in portfolio.finalists if each is not choice]
     ends = [choice, *([other] if other else [])]
-    places = _label_places([*ends, *rest], portfolio, limits, area)
+    named = rest[:NAMED]
+    places = _label_places([*ends, *named], portfolio, limits, area)
     _add_points(figure, portfolio, rest, "finalists", INK, whiskers=GRAY, size=8)
-    font = {"size": 12, "color": MUTED}
-    texts = [clip(each.name) for each in rest]
-    figure.data[-1].update(mode="markers+text", text=texts, textposition=places[len(ends) :], textfont=font)
+    font, unnamed = {"size": 12, "color": MUTED}, len(rest) - len(named)
+    texts = [clip(_name(portfolio, each)) for each in named] + [""] * unnamed
+    positions = places[len(ends) :] + [next(iter(PLACES))] * unnamed
+    figure.data[-1].update(mode="markers+text", text=texts, textposition=positions, textfont=font)
     if other is not None:
         _add_points(figure, portfolio, [other], "other end", OTHER, symbol="triangle-up", size=14)
     _add_points(figure, portfolio, [choice], "chosen", CHOSEN, whiskers=CHOSEN, symbol="diamond", size=15)
     for each, color, place in zip(ends, (CHOSEN, OTHER), places, strict=False):
         # Not a text of the trace: those are hidden on a narrow screen.
-        _add_name(figure, each, color, place)
+        _add_name(figure, each, _name(portfolio, each), color, place)
     figure.update_xaxes(ACCURACY.axis_options(limits[0], ACCURACY.title), showgrid=True)
     return figure.update_yaxes(BALANCED.axis_options(limits[1], BALANCED.title))
 
 
 def _key(candidate: CandidateResult) -> tuple[str, float]:
     return candidate.name, candidate.lr
+
+
+def _name(portfolio: Portfolio, candidate: CandidateResult) -> str:
+    """The name in the figure, with the learning rate where another finalist has the same name."""
+    is_shared = sum(each.name == candidate.name for each in portfolio.finalists) > 1
+    return f"{candidate.name}, lr {candidate.lr:.2g}" if is_shared else candidate.name
 
 
 def _trade(portfolio: Portfolio, finalist: CandidateResult) -> list[tuple[float, float]]:
@@ -190,23 +200,23 @@ def _label_places(
         return np.asarray((np.array(place) - low) / (high - low) * area)
 
     points = np.array([pixels(*_place(each)) for each in labeled])
+    marks = np.array([pixels(*_place(each)) for each in portfolio.finalists])
     whiskers = []
     for each in portfolio.finalists:
         (left, right), (bottom, top) = each.accuracy_interval, each.balanced_interval
         whiskers.append([*pixels(left, each.balanced_accuracy), *pixels(right, each.balanced_accuracy)])
         whiskers.append([*pixels(each.accuracy, bottom), *pixels(each.accuracy, top)])
-    return place_labels(
-        points, [each.name for each in labeled], np.hstack([points - GAP, points + GAP]), whiskers, area
-    )
+    names = [_name(portfolio, each) for each in labeled]
+    return place_labels(points, names, np.hstack([marks - GAP, marks + GAP]), whiskers, area)
 
 
-def _add_name(figure: go.Figure, candidate: CandidateResult, color: str, place: str) -> None:
+def _add_name(figure: go.Figure, candidate: CandidateResult, name: str, color: str, place: str) -> None:
     """Write the name of a candidate in one of the places of :func:`place_labels`."""
     across, up = PLACES[place]
     figure.add_annotation(
         x=candidate.accuracy,
         y=candidate.balanced_accuracy,
-        text=f"<b>{clip(candidate.name)}</b>",
+        text=f"<b>{clip(name)}</b>",
         font={"size": 13, "color": color},
         showarrow=False,
         xanchor={1: "left", 0: "center", -1: "right"}[across],
