@@ -336,6 +336,36 @@ def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, mon
     assert (mode.value, str(search.trials[0].images) in mode.reason) == ("linear", True)
 
 
+def test_a_trial_that_takes_much_longer_than_it_was_given_is_given_up(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(network_trials, "LATE", 0.0)
+    start_run(finetuned, tmp_path / "run", Reporter())
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert search is not None
+    assert (search.trials, config.finetune.epochs) == ((), 0)
+    assert "much longer than estimated" in capsys.readouterr().err
+    start_run(config, tmp_path / "again", QUIET)  # as if nothing had been tried
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_network_that_won_and_can_no_longer_be_trained_is_not_taken(
+    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_trials, "LEAST_AGAIN", 1000.0)
+    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
+    finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "no GPU was found")])
+    start_run(finetuned, tmp_path / "run", QUIET)
+    search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
+    assert search is not None
+    assert [trial.taken for trial in search.trials] == [False]
+    assert config.finetune.epochs == 0
+    (mode,) = config.reasons
+    assert isinstance(mode, Choice)
+    assert "no time is left" in mode.reason
+
+
 def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_where_it_wins(
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

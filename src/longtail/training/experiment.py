@@ -295,17 +295,20 @@ class Experiment(Callback):
             head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
             self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
 
-    def _train_apart(self, config: RunConfig, data: ImageData) -> TrialRun:
-        """Train a configuration on other splits, and leave nothing behind but its answers to the test split."""
+    def _train_apart(self, config: RunConfig, data: ImageData, seconds: float) -> TrialRun:
+        """Train a configuration on other splits in some seconds; leave nothing but its answers to the test split."""
         stage, last = config.last_stage, max(config.stages)
         steps = stage.epochs * count_batches(int(len(data.splits["train"]) * stage.epoch_share), stage.batch_size)
         title = f"trial of {config.model.name}"
         with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar(title, steps) as bar:
-            watch = TrialWatch(self.stop_if_asked, bar, last)
+            watch = TrialWatch(self.stop_if_asked, bar, last, seconds)
             silent = Reporter(quiet=True)
             trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
             trial.guard = self.guard
-            trial.train()
+            try:
+                trial.train()
+            finally:  # also where it was given up
+                self.engine.release()
             logits, _ = collect_logits(
                 self.engine, trial.model, trial.inputs["test"], num_images=len(data.splits["test"])
             )

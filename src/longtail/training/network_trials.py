@@ -31,7 +31,7 @@ from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import TAUS, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.portfolio import judge_candidate
-from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
+from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE, TooSlowError
 
 HELD_OUT: Final = 5  # number of folds, one of which is judged
 FEWEST_EPOCHS: Final = 1.0
@@ -39,6 +39,10 @@ FEWEST_EPOCHS: Final = 1.0
 FEWEST_FROM_NOTHING: Final = 20.0
 """The same for a network that is trained from nothing."""
 MOST_FROM_NOTHING: Final = 200
+LATE: Final = 1.5
+"""A trial that takes this many times the time that it was given is given up: the machine has become busy."""
+LEAST_AGAIN: Final = 0.5
+"""Share of the epochs of its trial that a network which won has to be trained for on all images, to be taken."""
 TINY_SIDE: Final = 32  # pixels, as the CIFAR networks see
 RECIPE: Final = "images/logit-adjustment"  # that a network is trained with from nothing
 LONGER: Final = "more time would let the whole network train longer."
@@ -59,15 +63,25 @@ class TrialRun:
 
 
 class TrialWatch(Callback):
-    """Stops a trial when the user asks to, and moves a bar in its last stage."""
+    """Stops a trial when the user asks to or when it is late, and moves a bar in its last stage.
 
-    def __init__(self, stop: Callable[[], object], bar: Bar, stage: int) -> None:
+    Args:
+        stop: Called after each step; raises an error when the user asks to stop.
+        bar: Of the progress.
+        stage: The last stage.
+        seconds: Time that the trial was given; from :data:`LATE` times that on, :class:`TooSlowError` is raised.
+    """
+
+    def __init__(self, stop: Callable[[], object], bar: Bar, stage: int, seconds: float) -> None:
         self.stop, self.bar, self.stage = stop, bar, stage
+        self.begun, self.most = time.perf_counter(), LATE * seconds
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Look whether to stop, and move the bar."""
-        del progress
         self.stop()
+        spent, done = time.perf_counter() - self.begun, progress.epoch * stage.steps + progress.step
+        if spent > self.most and done < stage.epochs * stage.steps:
+            raise TooSlowError(done * stage.batch_size / spent)
         if stage.index == self.stage:
             self.bar.tick()
 
@@ -210,7 +224,7 @@ def try_whole_networks(
     config: RunConfig,
     portfolio: Portfolio,
     stored: StoredFeatures,
-    train: Callable[[RunConfig, ImageData], TrialRun],
+    train: Callable[[RunConfig, ImageData, float], TrialRun],
 ) -> tuple[RunConfig, tuple[WholeNetworkResult, ...], str]:
     """Try to train whole networks, and return the configuration of the one that wins on images held out, if one does.
 
@@ -225,7 +239,8 @@ def try_whole_networks(
         config: The configuration that trains the chosen classifier.
         portfolio: The choice; where none could be made, the classifier of the configuration is the usual one.
         stored: Features of the training images, as the frozen network is shown them.
-        train: Trains a configuration on the training split of images, and answers to those of the test split.
+        train: Trains a configuration on the training split of images in some seconds, and answers to those of the test
+            split; raises :class:`TooSlowError` where it takes much longer.
 
     Returns:
         The configuration to go on with, the figures of each trial, and what more time would buy.
@@ -264,24 +279,37 @@ def try_whole_networks(
         trial = _for_trial(attempt.configure(config, attempt.plan, len(rest), seconds))
         begun = time.perf_counter()
         try:
-            run = train(trial, data)
+            run = train(trial, data, seconds)
+        except TooSlowError:
+            contest.reporter.say(f"note: {attempt.title} is left out, as its trial took much longer than estimated.")
+            continue
         except (LongtailError, torch.OutOfMemoryError) as error:  # the classifier on the frozen network is there
             contest.reporter.say(f"note: {attempt.title} is left out, as training failed: {first_line(error)}")
             continue
         judgment = out.judge(run.logits, attempt.taus)
         trials.append(Trial(attempt, trial.last_stage, run, time.perf_counter() - begun, judgment))
     _, best = compare([frozen, *(each.judgment for each in trials)])
-    results = tuple(each.result(frozen, len(held), taken=number == best) for number, each in enumerate(trials, start=1))
+    changed = _go_on(contest, config, trials[best - 1], len(rest), len(held)) if best else None
+    taken = best if changed is not None else 0
+    results = tuple(
+        each.result(frozen, len(held), taken=number == taken) for number, each in enumerate(trials, start=1)
+    )
     for each, result in zip(trials, results, strict=True):
         contest.reporter.say(_describe(each.attempt.title, result, METRIC_WORDS[metric]))
-    if best == 0:
-        reason = f"no network that is trained whole won on {len(held):,} training images held out"
-        return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more or LONGER_TRIAL
-    return _go_on(contest, config, trials[best - 1], len(rest), len(held)), results, LONGER
+    if changed is not None:
+        return changed, results, LONGER
+    reason = f"no network that is trained whole won on {len(held):,} training images held out"
+    if best:
+        reason = (
+            f"the whole network won on {len(held):,} training images held out, and no time is left to train it on all"
+        )
+    return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more or LONGER_TRIAL
 
 
-def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: int) -> RunConfig:
+def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: int) -> RunConfig | None:
     """Return the configuration that trains the network that won on all images, in the time that is left.
+
+    None where that is much shorter than the trial was: what won there is not what this would give.
 
     Args:
         contest: What was compared, with the time that is left.
@@ -296,6 +324,9 @@ def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: 
     evaluation = contest.evaluated * FORWARD_SHARE / rate
     left = (contest.limit.left - RESERVE - besides - evaluation) / MARGIN
     changed = won.attempt.configure(config, replace(won.attempt.plan, rate=rate), images, max(left, 1.0))
+    last = changed.last_stage
+    if last.epochs * last.epoch_share < LEAST_AGAIN * won.epochs:
+        return None
     changed = replace(changed, model=replace(changed.model, tau=won.judgment.tau))
     reason, told = f"won on {held:,} training images held out", dict[str, tuple[str | int, str]]()
     if changed.finetune.epochs:
