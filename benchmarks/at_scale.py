@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ CPU = torch.device("cpu")
 STEPS = 10  # after which memory does not grow any more
 SAMPLED = 4_096  # images of the loader's rate
 LISTED = (20_000, 100_000)  # images at which memory is measured, next to all
+EVALUATED = 64  # images that these runs are tested on
+REPEATS = 3  # of these runs, of which the median counts: they differ by some 40 MB
 MEASURED = (1_000_000, 3_000_000, 10_000_000, 30_000_000)  # images of the samplers' law
 DRAWN = 1_000_000  # images
 NOTHING = 0.01  # seconds: what takes less at the largest size has no law
@@ -145,29 +148,29 @@ def network_alone(flags: argparse.Namespace, classes: int) -> Iterator[Row]:
 
 def memory(flags: argparse.Namespace, split: Split, work: Path) -> Iterator[Row]:
     """Yield the memory of training, of the main process and of all, at growing numbers of images."""
-    sizes = [*(size for size in LISTED if size < len(split)), len(split)]
-    first: Watched | None = None
+    # In every part each class has an image, so that the classifier is the same.
+    order = list(dict.fromkeys([*np.unique(split.labels, return_index=True)[1].tolist(), *range(len(split))]))
+    listed, tested = order[:-EVALUATED], order[-EVALUATED:]
+    sizes = [*(size for size in LISTED if size < len(listed)), len(listed)]
+    first: list[Watched] = []
     for size in sizes:
         listing = work / f"{size}.csv"
-        # In every part each class has an image, so that the classifier is the same.
-        order = np.concatenate([np.unique(split.labels, return_index=True)[1], np.arange(len(split))])
         with listing.open("w", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(("path", "label", "split"))
-            kept = list(dict.fromkeys(order.tolist()))[:size]
-            writer.writerows((Path(split.path(at)).resolve(), split.labels[at], "train") for at in kept)
-            writer.writerows((Path(split.path(at)).resolve(), split.labels[at], "test") for at in kept[:64])
-        watched = trained(flags, f"csv:{listing}", work, STEPS)
+            for name, rows in (("train", listed[:size]), ("test", tested)):
+                writer.writerows((Path(split.path(row)).resolve(), split.labels[row], name) for row in rows)
+        watched = [trained(flags, f"csv:{listing}", work, STEPS) for _ in range(REPEATS)]
         first = first or watched
         beyond = 64 * (size - sizes[0]) / 1e6  # megabytes: a path and a label are allowed for
         for part in ("main", "all"):
-            value, start = (getattr(each, part).megabytes for each in (watched, first))
+            value, start = (median(getattr(each, part).megabytes for each in runs) for runs in (watched, first))
             what = "the main process" if part == "main" else "all processes"
             floor = None if size == sizes[0] else start + beyond
             name = f"memory of training, {what}, without pages of files: {size:,} images"
             yield row(name, value, None, "MB", higher_is_better=False, floor=floor, device=CPU)
             name = f"memory of training, {what}, with pages of files: {size:,} images"
-            value = getattr(watched, part).megabytes_with_files
+            value = median(getattr(each, part).megabytes_with_files for each in watched)
             yield row(name, value, None, "MB", higher_is_better=False, device=CPU)
 
 

@@ -136,11 +136,9 @@ def choose(
     config = base_config(method, epochs=epochs, mode=how, model=name, image_size=image_size or usual)
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
-    fits = (
-        "what its features are evaluated at"
-        if usual
-        else "what the network was trained on, and worth 4 to 10 points over 96 pixels in our tests"
-    )
+    fits = "what its features are evaluated at" if usual else "what the network was trained on"
+    if name == PACKAGED:
+        fits += ", and worth 4 to 10 points over 96 pixels in our tests"
     if not name.startswith("timm:"):
         side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")
         fits += "that of the CIFAR networks"

@@ -17,6 +17,25 @@ BLOCK: Final = 10_000
 """Rows that are Python objects at a time."""
 
 
+def in_memory(table: pa.Table, features: datasets.Features | None = None) -> datasets.Dataset:
+    """Return a table as a data set, without the hash of all its content that one is given by default.
+
+    Args:
+        table: The table.
+        features: Types of its columns; by default they follow from Arrow's.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> in_memory(pa.table({"label": [0, 1]})).features["label"]
+        Value('int64')
+    """
+    import datasets
+    from datasets.fingerprint import generate_random_fingerprint
+
+    info = None if features is None else datasets.DatasetInfo(features=features)
+    return datasets.Dataset(datasets.table.InMemoryTable(table), info, fingerprint=generate_random_fingerprint())
+
+
 def arrow_column(table: datasets.Dataset, name: str) -> pa.ChunkedArray:
     """Return one column of a table."""
     return table.select_columns([name]).with_format("arrow")[:].column(0)

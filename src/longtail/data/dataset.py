@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.columns import arrow_column, text_column
+from longtail.data.columns import arrow_column, in_memory, text_column
 from longtail.data.decode import decode
 from longtail.data.square import Square, read_square
 from longtail.errors import LongtailError, UnreadableImageError, listed, nearest
@@ -133,7 +133,7 @@ class Split:
 
         stored = text_column(paths)
         table = pa.table({"image": stored, "label": pa.array(labels, pa.int64())})
-        rows = datasets.Dataset(datasets.table.InMemoryTable(table)).cast_column("image", datasets.Image(decode=False))
+        rows = in_memory(table).cast_column("image", datasets.Image(decode=False))
         return cls(rows, root=root, paths=stored)
 
     def __len__(self) -> int:

@@ -213,7 +213,7 @@ def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> In
 def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
     """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
     files = None
-    if _may_list_again([split]):
+    if _repeated_hashes([split]):
         names, numbers = np.unique(np.array([*_files(split)]), return_inverse=True)
         files = numbers.astype(np.int64) if len(names) < len(split) else None
     if groups is None:
@@ -296,27 +296,29 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
         >>> {name: len(rows) for name, rows in remaining.items()}, [finding.kind for finding in findings]
         ({'train': 1, 'test': 1}, ['file-in-several-splits', 'file-listed-again'])
     """
-    if not _may_list_again(splits.values()):
+    several = _repeated_hashes(splits.values())
+    if not several:
         return dict(splits), []
     labels_of: dict[str, tuple[str, list[int]]] = {}  # file: the split it stays in, and its labels there
     across: list[str] = []
     again: list[str] = []
     remaining = {}
     for name in (name for name in reversed(SPLIT_NAMES) if name in splits):
-        rows = []
+        remaining[name] = splits[name]
         if _is_embedded(splits[name]):
-            remaining[name] = splits[name]
             continue
-        for row, (file, label) in enumerate(zip(_files(splits[name]), splits[name].labels.tolist(), strict=True)):
+        is_new = np.ones(len(splits[name]), dtype=bool)
+        for row, (file, label) in enumerate(zip(_files(splits[name]), map(int, splits[name].labels), strict=True)):
+            if hash(file) not in several:
+                continue
             home, labels = labels_of.setdefault(file, (name, []))
-            if home != name:
-                across.append(file)
-            elif label in labels:
-                again.append(file)
-            else:
+            is_new[row] = home == name and label not in labels
+            if is_new[row]:
                 labels.append(label)
-                rows.append(row)
-        remaining[name] = splits[name] if len(rows) == len(splits[name]) else splits[name].select(rows)
+            else:
+                (across if home != name else again).append(file)
+        if not is_new.all():
+            remaining[name] = splits[name].select(np.flatnonzero(is_new))
     root = next(iter(splits.values())).root
     disputed = {file: labels for file, (_, labels) in labels_of.items() if len(labels) > 1}
     findings = []
@@ -335,13 +337,13 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     return {name: remaining[name] for name in splits}, findings
 
 
-def _may_list_again(splits: Iterable[Split]) -> bool:
-    """Whether some splits may list a file more than once; not so if hashes, far smaller than paths, all differ."""
+def _repeated_hashes(splits: Iterable[Split]) -> set[int]:
+    """Return the hashes that several files of some splits have; they are far smaller than paths, and mostly differ."""
     of_files = [split for split in splits if not _is_embedded(split)]
     files = chain.from_iterable(map(_files, of_files))
     hashes = np.fromiter(map(hash, files), np.int64, sum(map(len, of_files)))
     hashes.sort()
-    return bool((hashes[1:] == hashes[:-1]).any())
+    return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
 def _is_embedded(split: Split) -> bool:
@@ -353,7 +355,7 @@ def _files(split: Split) -> Iterator[str]:
     """Yield the file of each row."""
     for row, (path, embedded) in enumerate(split.stored_paths()):
         if embedded or path is None:
-            yield f"{row}/"  # not a possible file name
+            yield f"{row}/{id(split)}/"  # not a possible file name, and another one in each split
         else:
             yield os.path.normpath(path) if any(detour in path for detour in DETOURS) else path
 

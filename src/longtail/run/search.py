@@ -17,6 +17,7 @@ from longtail.run.portfolio import Portfolio
 from longtail.validation import read_json
 
 SEARCH_FORMAT: Final = 1
+NO_MORE: Final = "more time would buy nothing that is compared here: everything was given the time it takes."
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,6 @@ class WholeNetworkResult:
     gain_error: float
     tau: float
     taken: bool
-
-
-NO_MORE: Final = "more time would buy nothing that is compared here: everything was given the time it takes."
 
 
 @dataclass(frozen=True)

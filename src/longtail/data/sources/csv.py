@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from longtail.data.class_names import normalize_class_name
-from longtail.data.columns import text_table
+from longtail.data.columns import in_memory, text_table
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
 from longtail.data.sources.image_tables import from_tables
@@ -35,8 +35,6 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     Raises:
         LongtailError: The file is missing or empty, or a line is unreadable; the message names the line.
     """
-    import datasets
-
     path = Path(spec).expanduser()
     header, rows = read_rows(path)
     image, label = (columns.find(role, header, str(path)) for role in ("image", "label"))
@@ -57,8 +55,9 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     cells = text_table(checked(), [name for name in header if name])
     if not lines:
         raise LongtailError(f"{str(path)!r} has no rows below its header: add one line per image.")
-    table = datasets.Dataset(datasets.table.InMemoryTable(cells))
-    return from_tables(f"csv:{spec}", {"train": table}, columns, root=folder, locator=Locator(str(path), lines))
+    return from_tables(
+        f"csv:{spec}", {"train": in_memory(cells)}, columns, root=folder, locator=Locator(str(path), lines)
+    )
 
 
 def _existing(folder: Path, text: str, where: str) -> str:

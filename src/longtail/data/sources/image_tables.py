@@ -12,7 +12,7 @@ import numpy as np
 
 from longtail.counts import IntArray
 from longtail.data.class_names import normalize_class_name, order_classes
-from longtail.data.columns import arrow_column, distinct_values, text_column
+from longtail.data.columns import arrow_column, distinct_values, in_memory, text_column
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.sources.table_columns import (
     Columns,
@@ -207,4 +207,4 @@ def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Datase
     paths = text_column(str(root / path.as_py()) if path.is_valid else None for path in rows.column("image"))
     rows = rows.set_column(rows.column_names.index("image"), "image", paths)
     features = datasets.Features(table.features | {"image": datasets.Value("string")})
-    return datasets.Dataset(datasets.table.InMemoryTable(rows), info=datasets.DatasetInfo(features=features))
+    return in_memory(rows, features)

@@ -200,7 +200,7 @@ def _label_places(
         return np.asarray((np.array(place) - low) / (high - low) * area)
 
     points = np.array([pixels(*_place(each)) for each in labeled])
-    marks = np.array([pixels(*_place(each)) for each in portfolio.finalists])
+    marks = np.array([pixels(*place) for place in {*map(_place, portfolio.finalists), *map(_place, labeled)}])
     whiskers = []
     for each in portfolio.finalists:
         (left, right), (bottom, top) = each.accuracy_interval, each.balanced_interval
