@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 
 from longtail.data.dataset import Split
-from longtail.data.splits import assign_folds, carve
+from longtail.data.splits import assign_folds, carve, drop_repeats
 from longtail.errors import LongtailError
 
 COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
@@ -23,6 +24,17 @@ def split_of(counts: np.ndarray, groups: list[object] | None = None) -> Split:
 
 def sizes(split: Split) -> list[int]:
     return [int(size) for size in np.bincount(split.labels, minlength=len(COUNTS))]
+
+
+def test_images_in_the_table_between_files_are_not_files_of_another_split() -> None:
+    kinds = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+
+    def split(name: str) -> Split:
+        images = [{"bytes": None, "path": name}, {"bytes": b"pixels", "path": None}]
+        return Split(datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=kinds))
+
+    remaining, findings = drop_repeats({"train": split("a.png"), "test": split("b.png")}, ["cat", "lynx"])
+    assert ([len(rows) for rows in remaining.values()], findings) == ([2, 2], [])
 
 
 @pytest.mark.parametrize(("fraction", "held"), [(0.1, [10, 4, 1, 0, 0, 0, 1]), (0.5, [50, 20, 3, 1, 0, 0, 4])])

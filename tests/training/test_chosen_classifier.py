@@ -69,6 +69,15 @@ def test_its_configuration_repeats_it_without_choosing_again(run: Path, tmp_path
     assert read_portfolio(tmp_path / "again") is None
 
 
+def test_the_test_images_of_a_choice_are_measured_once_also_where_its_configuration_is_repeated(
+    run: Path, tmp_path: Path
+) -> None:
+    config = with_options(read_config(run), {"recipe": "images/portfolio", "stage2.epochs": 1})
+    config = replace(config, stage2=replace(config.stage1, epochs=1))
+    stages = start_run(config, tmp_path / "again", QUIET)["stages"]
+    assert ["test" in stages[stage] for stage in ("stage1", "stage2")] == [False, True]
+
+
 def test_a_grid_knows_it_again_and_seeds_that_choose_for_themselves_are_one_configuration(
     asked: RunConfig, run: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
-from longtail.run.search import Presentation, Search, describe_search, read_search
+from longtail.run.search import NO_MORE, Presentation, Search, describe_search, read_search
 from longtail.training import contest as contest_module
 from longtail.training import network_trials, portfolio
 from longtail.training.candidates import candidates
@@ -34,6 +35,7 @@ from longtail.training.contest import Contest, sample_rows, with_presentation
 from longtail.training.engine import Engine
 from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
+from longtail.training.loop import Progress
 from longtail.training.prepared_data import prepare_data
 from longtail.training.presentation import choose_presentation
 from longtail.training.time_estimate import TimeLimit
@@ -344,10 +346,42 @@ def test_a_trial_that_takes_much_longer_than_it_was_given_is_given_up(
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
     assert search is not None
     assert (search.trials, config.finetune.epochs) == ((), 0)
+    assert "on trial" in search.more_time
     assert "much longer than estimated" in capsys.readouterr().err
     start_run(config, tmp_path / "again", QUIET)  # as if nothing had been tried
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_time_of_a_trial_is_that_of_the_steps_of_its_last_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1000.0, 1014.0, 1016.0, 1016.0])
+    monkeypatch.setattr(network_trials, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with QUIET.bar("trial", 2) as bar:
+        watch = network_trials.TrialWatch(lambda: None, bar, stage=3, seconds=10.0)
+        stage: Any = SimpleNamespace(index=3, epochs=1, steps=2)
+        watch.on_stage_begin(stage)
+        watch.on_stage_begin(stage)  # at 1000
+        watch.on_step_end(stage, Progress(3, 0, 1))
+        with pytest.raises(network_trials.LateTrialError):
+            watch.on_step_end(stage, Progress(3, 0, 1))
+        watch.on_step_end(stage, Progress(3, 0, 2))  # it is over
+
+
+def test_where_nothing_was_left_out_more_time_buys_nothing(asked: RunConfig, tmp_path: Path) -> None:
+    start_run(with_options(asked, {"training.time_limit": 600.0}), tmp_path / "run", QUIET)
+    search = read_search(tmp_path / "run")
+    assert search is not None
+    assert search.more_time == NO_MORE
+
+
+def test_a_size_or_a_choice_that_there_is_no_time_for_is_what_more_time_buys(
+    asked: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Contest, "seconds_to_choose", lambda *_: 1e6)
+    start_run(with_options(asked, {"training.time_limit": 600.0}), tmp_path / "run", QUIET)
+    search = read_search(tmp_path / "run")
+    assert search is not None
+    assert "the choice of a classifier" in search.more_time
 
 
 def test_a_network_that_won_and_can_no_longer_be_trained_is_not_taken(
@@ -363,7 +397,8 @@ def test_a_network_that_won_and_can_no_longer_be_trained_is_not_taken(
     assert config.finetune.epochs == 0
     (mode,) = config.reasons
     assert isinstance(mode, Choice)
-    assert "no time is left" in mode.reason
+    assert "too little time left" in mode.reason
+    assert search.more_time.endswith("which won its trial, be trained on all images.")
 
 
 def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_where_it_wins(

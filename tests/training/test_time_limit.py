@@ -87,9 +87,9 @@ def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
     config = resolve(options | {"finetune.epochs": 1, "finetune.epoch_share": share})
     model: Any = None  # whose rate is given
     enough = 12 + 1.15 * (1000 * share + 2 * 100 / 3 + 1000 / 3) / 20  # the features are one forward pass, a third
-    images, said = {"train": 1000, "test": 100}, list[str]()
-    assert time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), said.append) == config
-    assert said == ["all epochs fit into the time limit: more time would buy nothing"]
+    images = {"train": 1000, "test": 100}
+    fitted, more_time = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail)
+    assert (fitted, more_time) == (config, "")
     with pytest.raises(LongtailError, match="shortest possible"):
         time_estimate.fit_to_limit(config, images, model, TimeLimit(enough - 1), print)
 

@@ -137,7 +137,7 @@ def choose(
     for stage in ("stage1", "stage2"):
         config[stage]["batch_size"] = batch
     fits = "what its features are evaluated at" if usual else "what the network was trained on"
-    if name == PACKAGED:
+    if name == PACKAGED and how == "linear":
         fits += ", and worth 4 to 10 points over 96 pixels in our tests"
     if not name.startswith("timm:"):
         side, fits = (32, "") if facts.side <= TINY else (LIGHT_SIDE, "twice ")

@@ -17,7 +17,7 @@ from longtail.run.portfolio import Portfolio
 from longtail.validation import read_json
 
 SEARCH_FORMAT: Final = 1
-NO_MORE: Final = "more time would buy nothing that is compared here: everything was given the time it takes."
+NO_MORE: Final = "More time would buy nothing: everything was given the time it takes."
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Search:
         chosen: Position of the choice among them; -1 if there are none.
         seconds: Time that the search took.
         trials: Those of training a whole network.
-        more_time: One sentence: what more time would buy. Empty without a limit.
+        more_time: What more time would buy, in a sentence or two. Empty without a limit.
         asked: The sections of the configuration that the search may change, as they were before; of ``data``
             and ``training``, only the options that it may change.
         format_version: The layout of the file.

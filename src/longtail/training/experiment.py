@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name, write_
 from longtail.run.model_files import save_model
 from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
-from longtail.run.search import NO_MORE, describe_search, left_open, nothing_compared, write_search
+from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
@@ -148,9 +149,9 @@ class Experiment(Callback):
         if not config.is_open:
             self._set_up(config)
             if self.limit.seconds is not None and state is None:
-                fitted = self._in_time(config)
+                fitted, more_time = self._in_time(config)
                 self._go_on_with(without_limit(fitted))
-                write_search(out, nothing_compared(config))
+                write_search(out, self._with_more_time(nothing_compared(config), [more_time]))
                 write_config(out, self.config)
         if state is not None:
             self._restore(state)
@@ -180,8 +181,8 @@ class Experiment(Callback):
         """Take over a configuration that has the same network and images."""
         self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
 
-    def _in_time(self, config: RunConfig) -> RunConfig:
-        """Return a configuration that is short enough for the time limit."""
+    def _in_time(self, config: RunConfig) -> tuple[RunConfig, str]:
+        """Return a configuration that is short enough for the time limit, and what more time would buy."""
         return fit_to_limit(config, self.images, self.model.to(self.engine.device), self.limit, self.reporter.say)
 
     def _set_up(self, config: RunConfig) -> None:
@@ -261,6 +262,9 @@ class Experiment(Callback):
         """Choose what is open, on the training images, and go on as if it had been asked for."""
         before, asked = self.config, left_open(self.config)
         config, search = choose_presentation(self.contest)
+        more_time = [search.more_time] if search is not None else []
+        if search is None and config.data.image_size < self.contest.sizes[-1]:
+            more_time = [f"more time would buy images of {self.contest.sizes[-1]} pixels."]
         self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
         if search is not None:
             self.reporter.say(describe_search(search))
@@ -271,19 +275,20 @@ class Experiment(Callback):
             self.seconds["choosing"] += time.perf_counter() - begun
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
+            if not portfolio.candidates and not self.contest.hindrance(self.model.num_features, math.inf):
+                more_time.append("more time would buy the choice of a classifier.")
             if before.search.finetuning and search is not None:
-                config, trials, more = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
-                more = more[:1].upper() + more[1:] if search.more_time else more
-                search = replace(search, trials=trials, more_time=f"{search.more_time} {more}".strip())
+                config, trials, longer = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
+                search, more_time = replace(search, trials=trials), [*more_time, longer]
+        if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
+            config, longer = self._in_time(config)
+            more_time.append(longer)
         if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
             search = nothing_compared(before)  # else the portfolio records what was asked for
-        if search is not None and self.limit.seconds is not None:
-            search = replace(search, more_time=search.more_time or NO_MORE)
-            self.reporter.say(search.more_time)
-        if self.engine.is_main and search is not None:
-            write_search(self.out, replace(search, asked=asked))
-        if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
-            config = self._in_time(config)
+        if search is not None:
+            search = replace(self._with_more_time(search, more_time), asked=asked)
+            if self.engine.is_main:
+                write_search(self.out, search)
         config = without_limit(config)
         if self.engine.is_main:
             write_config(self.out, config)
@@ -294,6 +299,14 @@ class Experiment(Callback):
         if before.is_to_be_chosen:
             head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
             self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
+
+    def _with_more_time(self, search: Search, sentences: Sequence[str]) -> Search:
+        """Return a record that tells what more time would buy, where it is limited, and say so."""
+        if self.limit.seconds is None:
+            return search
+        more_time = " ".join(each[:1].upper() + each[1:] for each in sentences if each) or NO_MORE
+        self.reporter.say(more_time)
+        return replace(search, more_time=more_time)
 
     def _train_apart(self, config: RunConfig, data: ImageData, seconds: float) -> TrialRun:
         """Train a configuration on other splits in some seconds; leave nothing but its answers to the test split."""
@@ -455,7 +468,7 @@ class Experiment(Callback):
         The stages of a recipe are tested one by one, those of a choice once, at the end.
         """
         last = index == self.last_stage
-        # A configuration that repeats a choice has no file of it, but its recipe.
+        # A run that repeats a choice has no file of the portfolio; its recipe tells.
         is_chosen = self.config.recipe == PORTFOLIO or (self.out / PORTFOLIO_FILE).is_file()
         is_tested = last or not is_chosen
         results: dict[str, Evaluation] = {

@@ -26,12 +26,18 @@ from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import Presentation, WholeNetworkResult
 from longtail.training.candidates import classifier_of
 from longtail.training.contest import Contest, with_presentation
-from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, finetune_stage, measure_training_rate
+from longtail.training.finetuning import (
+    MOST_FINETUNING,
+    TRIAL_SHARE,
+    WORTHWHILE_EPOCHS,
+    finetune_stage,
+    measure_training_rate,
+)
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import TAUS, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.portfolio import judge_candidate
-from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE, TooSlowError
+from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
 
 HELD_OUT: Final = 5  # number of folds, one of which is judged
 FEWEST_EPOCHS: Final = 1.0
@@ -40,13 +46,14 @@ FEWEST_FROM_NOTHING: Final = 20.0
 """The same for a network that is trained from nothing."""
 MOST_FROM_NOTHING: Final = 200
 LATE: Final = 1.5
-"""A trial that takes this many times the time that it was given is given up: the machine has become busy."""
+"""A trial whose steps take this many times the time that they were given is given up."""
 LEAST_AGAIN: Final = 0.5
 """Share of the epochs of its trial that a network which won has to be trained for on all images, to be taken."""
 TINY_SIDE: Final = 32  # pixels, as the CIFAR networks see
 RECIPE: Final = "images/logit-adjustment"  # that a network is trained with from nothing
 LONGER: Final = "more time would let the whole network train longer."
 LONGER_TRIAL: Final = "more time would let the whole network train longer on trial, after which it may win."
+ALL_IMAGES: Final = "more time would let the whole network, which won its trial, be trained on all images."
 
 
 @dataclass(frozen=True)
@@ -62,26 +69,36 @@ class TrialRun:
     images_per_second: float
 
 
+class LateTrialError(Exception):
+    """A trial takes much longer than it was given."""
+
+
 class TrialWatch(Callback):
     """Stops a trial when the user asks to or when it is late, and moves a bar in its last stage.
 
     Args:
         stop: Called after each step; raises an error when the user asks to stop.
         bar: Of the progress.
-        stage: The last stage.
-        seconds: Time that the trial was given; from :data:`LATE` times that on, :class:`TooSlowError` is raised.
+        stage: The last stage, which trains the whole network.
+        seconds: Time that its steps were given; from :data:`LATE` times that on, :class:`LateTrialError` is raised.
     """
 
     def __init__(self, stop: Callable[[], object], bar: Bar, stage: int, seconds: float) -> None:
-        self.stop, self.bar, self.stage = stop, bar, stage
-        self.begun, self.most = time.perf_counter(), LATE * seconds
+        self.stop, self.bar, self.stage, self.seconds = stop, bar, stage, seconds
+        self._begun = 0.0
+
+    def on_stage_begin(self, stage: StageRun) -> None:
+        """Start the clock."""
+        del stage
+        self._begun = time.perf_counter()
 
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Look whether to stop, and move the bar."""
         self.stop()
-        spent, done = time.perf_counter() - self.begun, progress.epoch * stage.steps + progress.step
-        if spent > self.most and done < stage.epochs * stage.steps:
-            raise TooSlowError(done * stage.batch_size / spent)
+        is_over = progress.epoch * stage.steps + progress.step == stage.epochs * stage.steps
+        is_late = time.perf_counter() - self._begun > LATE * self.seconds
+        if stage.index == self.stage and is_late and not is_over:
+            raise LateTrialError
         if stage.index == self.stage:
             self.bar.tick()
 
@@ -113,12 +130,14 @@ class Attempt:
         plan: What there is time for.
         configure: Changes a configuration to one that trains this network, from the plan, images and seconds.
         title: In words.
+        most: Epochs that it is trained for, at most.
         taus: Strengths of logit adjustment after training that its classifier can take.
     """
 
     plan: Plan
     configure: Callable[[RunConfig, Plan, int, float], RunConfig]
     title: str
+    most: int
     taus: tuple[float, ...] = TAUS
 
 
@@ -167,7 +186,7 @@ def find_attempts(contest: Contest, config: RunConfig) -> tuple[list[Attempt], s
             break
         plan = larger
     if plan.epochs(images) >= FEWEST_EPOCHS:
-        attempts.append(Attempt(plan, finetuned, "whole network"))
+        attempts.append(Attempt(plan, finetuned, "whole network", MOST_FINETUNING))
     else:
         missing = FEWEST_EPOCHS * images / plan.rate / (1 - TRIAL_SHARE) - plan.seconds
         minutes = int(np.ceil((contest.limit.spent + contest.limit.left + MARGIN * missing) / 60))
@@ -175,7 +194,7 @@ def find_attempts(contest: Contest, config: RunConfig) -> tuple[list[Attempt], s
     if contest.config.search.from_nothing:
         plan = plan_from_nothing(contest, config)
         if plan.epochs(images) >= FEWEST_FROM_NOTHING:
-            attempts.append(Attempt(plan, from_nothing, "from nothing", taus=(0.0,)))
+            attempts.append(Attempt(plan, from_nothing, "from nothing", MOST_FROM_NOTHING, taus=(0.0,)))
     return attempts, more
 
 
@@ -232,7 +251,7 @@ def try_whole_networks(
     the classifier that was chosen, at the largest image size for which there is time; where images are tiny, a small
     network also trains from nothing. The trials take a third of the time that is left. The classifier on the frozen
     network, trained on the same images, is judged on the same ones. A network that wins trains on all images in the
-    time that is left.
+    time that is left, if that allows half of the epochs of its trial.
 
     Args:
         contest: What was compared, with the time that is left.
@@ -240,7 +259,7 @@ def try_whole_networks(
         portfolio: The choice; where none could be made, the classifier of the configuration is the usual one.
         stored: Features of the training images, as the frozen network is shown them.
         train: Trains a configuration on the training split of images in some seconds, and answers to those of the test
-            split; raises :class:`TooSlowError` where it takes much longer.
+            split; raises :class:`LateTrialError` where it takes much longer.
 
     Returns:
         The configuration to go on with, the figures of each trial, and what more time would buy.
@@ -273,14 +292,15 @@ def try_whole_networks(
     out = HeldOut(split.labels[held], contest.prepared.counts, contest.prepared.groups, metric, draws)
     splits = {"train": split.select(rest), "test": split.select(held)}
     data = ImageData(contest.prepared.data.source, contest.prepared.data.classes, splits)
-    trials: list[Trial] = []
+    trials, is_late = list[Trial](), False
     for attempt in attempts:
         seconds = TRIAL_SHARE / len(attempts) * attempt.plan.seconds
         trial = _for_trial(attempt.configure(config, attempt.plan, len(rest), seconds))
         begun = time.perf_counter()
         try:
             run = train(trial, data, seconds)
-        except TooSlowError:
+        except LateTrialError:
+            is_late = True
             contest.reporter.say(f"note: {attempt.title} is left out, as its trial took much longer than estimated.")
             continue
         except (LongtailError, torch.OutOfMemoryError) as error:  # the classifier on the frozen network is there
@@ -297,13 +317,16 @@ def try_whole_networks(
     for each, result in zip(trials, results, strict=True):
         contest.reporter.say(_describe(each.attempt.title, result, METRIC_WORDS[metric]))
     if changed is not None:
-        return changed, results, LONGER
-    reason = f"no network that is trained whole won on {len(held):,} training images held out"
+        stage = changed.last_stage
+        is_longest = stage.epochs * stage.epoch_share >= trials[best - 1].attempt.most
+        return changed, results, "" if is_longest else LONGER
     if best:
-        reason = (
-            f"the whole network won on {len(held):,} training images held out, and no time is left to train it on all"
-        )
-    return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more or LONGER_TRIAL
+        reason = f"the whole network won on {len(held):,} training images held out, with too little time left for all"
+        return config.with_reasons({"mode": ("linear", reason)}), results, ALL_IMAGES
+    if is_late or any(each.epochs < each.attempt.most for each in trials):
+        more = more or LONGER_TRIAL
+    reason = f"no network that is trained whole won on {len(held):,} training images held out"
+    return config.with_reasons({"mode": ("linear", reason)} if trials else {}), results, more
 
 
 def _go_on(contest: Contest, config: RunConfig, won: Trial, trained: int, held: int) -> RunConfig | None:

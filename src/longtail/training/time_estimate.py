@@ -320,10 +320,11 @@ def _scaled(config: RunConfig, index: int, share: float) -> RunConfig:
 
 def fit_to_limit(
     config: RunConfig, images: Mapping[str, int], model: LongTailModel, limit: TimeLimit, say: Callable[[str], object]
-) -> RunConfig:
+) -> tuple[RunConfig, str]:
     """Return a configuration whose stages are short enough for a time limit, all shortened in the same proportion.
 
-    Only stages that train the backbone take long, by the measured time of their steps.
+    Only stages that train the backbone take long, by the measured time of their steps. With it comes a sentence that
+    says what more time would buy, empty if nothing was shortened.
 
     Args:
         config: Of the run.
@@ -337,7 +338,7 @@ def fit_to_limit(
     """
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if not through or limit.seconds is None:
-        return config
+        return config, ""
     rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, stage=through[0])
     forward, evaluated = MARGIN * FORWARD_SHARE / rate, sum(count for name, count in images.items() if name != "train")
     stages, every = list(config.stages.values()), config.training.validate_every
@@ -356,18 +357,14 @@ def fit_to_limit(
             f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s{linear}."
         )
     if share == 1:
-        say("all epochs fit into the time limit: more time would buy nothing")
-        return config
+        return config, ""
     index = min(number for number, stage in config.stages.items() if not stage.cached_views)
     fitted = _scaled(config, index, share)
     shorter = fitted.stages[index]
     length = shorter.epochs * shorter.epoch_share
     minutes = math.ceil((limit.spent + RESERVE + fixed + whole) / 60)
-    say(
-        f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time; more time "
-        f"would buy the others, from about {minutes} minutes on"
-    )
-    return fitted
+    say(f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time")
+    return fitted, f"more time would buy all of the epochs, from about {minutes} minutes on."
 
 
 def without_limit(config: RunConfig) -> RunConfig:
