@@ -81,7 +81,8 @@ def test_a_name_that_two_finalists_share_tells_their_learning_rates(make_run):
     assert drawing.figure.layout.annotations[0].text == "<b>weighted, lr 0.001</b>"
 
 
-def test_those_dropped_early_are_paler_and_stand_where_the_finalists_went(make_run):
+def test_those_dropped_early_are_paler_and_stand_where_the_finalists_went(make_run, monkeypatch):
+    monkeypatch.setattr(portfolio, "FAR", 2.0)
     (drawing,) = section_of(make_run, fake_portfolio()).drawings
     drawn = traces(drawing)
     # The fold they were tried on was easier, by two points and by ten; near 100% less of that is taken off.
@@ -113,8 +114,16 @@ def test_axes_hold_every_point_whisker_and_line(make_run):
     for trace in drawing.figure.data:
         assert all(left < value < right for value in trace.x)
         assert all(low < value < high for value in trace.y)
-    assert low < 0.60
+    assert 0.60 < low < 0.70
     assert high > 0.82
+
+
+def test_what_was_dropped_far_off_does_not_stretch_the_figure_and_is_in_the_table(make_run):
+    section = section_of(make_run, fake_portfolio())
+    drawn = traces(section.drawings[0])["dropped"]
+    assert list(drawn.x) == pytest.approx([0.6975], abs=1e-4)
+    assert "1 of them is too far off for the figure, and in the table." in section.sentence
+    assert any("fbl" in str(row) for row in section.table.rows)
 
 
 def test_the_lines_lead_from_each_finalist_to_its_most_accurate_adjustment(make_run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,8 @@ BALANCED: Final = Measure("balanced", "portfolio", "Balanced accuracy", ".1%")
 HEIGHT: Final = 460
 NAMED: Final = 8
 """Finalists that are named in the figure, besides the two ends; more would hide each other, and hovering names them."""
+FAR: Final = 0.25
+"""Of what the finalists take up on an axis: candidates dropped early that are farther outside are not drawn."""
 _LEAST_SHARE: Final = 0.005  # of right answers, where none or all are right: log-odds are finite
 AREAS: Final[dict[str, tuple[float, float]]] = {"one": (680, 400), "two": (450, 400), "three": (265, 400)}
 """Pixels of the points of a figure for each layout of the section; places for the names are found in these."""
@@ -130,12 +133,25 @@ def _moved(share: float, change: float) -> float:
 
 
 def _extent(portfolios: Sequence[Portfolio], axis: int) -> Iterator[list[float]]:
-    """What an axis has to hold: all points, whiskers and lines; 0 is accuracy, 1 balanced accuracy."""
+    """What an axis has to hold: the points that are drawn, whiskers and lines; 0 is accuracy, 1 balanced accuracy."""
     for portfolio in portfolios:
-        yield [_place(each)[axis] for each in dropped(portfolio)]
-        for each in portfolio.finalists:
-            yield [*(each.accuracy_interval, each.balanced_interval)[axis]]
-            yield [point[axis] for point in _trade(portfolio, each)]
+        yield [_place(each)[axis] for each in _drawn(portfolio)]
+        yield _of_finalists(portfolio, axis)
+
+
+def _of_finalists(portfolio: Portfolio, axis: int) -> list[float]:
+    """The ends of whiskers and lines of the finalists along an axis."""
+    ends = [end for each in portfolio.finalists for end in (each.accuracy_interval, each.balanced_interval)[axis]]
+    return ends + [point[axis] for each in portfolio.finalists for point in _trade(portfolio, each)]
+
+
+def _drawn(portfolio: Portfolio) -> list[CandidateResult]:
+    """The candidates dropped early that are not far outside of what the finalists take up."""
+    low, high = np.array([[min(ends), max(ends)] for ends in (_of_finalists(portfolio, axis) for axis in (0, 1))]).T
+    reach = FAR * (high - low)
+    places = [np.array(_place(each)) for each in dropped(portfolio)]
+    near = [bool(((low - reach <= place) & (place <= high + reach)).all()) for place in places]
+    return list(compress(dropped(portfolio), near))
 
 
 def _place(candidate: CandidateResult) -> tuple[float, float]:
@@ -152,7 +168,7 @@ def _figure(portfolio: Portfolio, limits: tuple[Ends, Ends], area: tuple[float, 
         color = colors.get(_key(each), GRAY)
         line, faint = {"color": color, "width": 1.5}, 0.35 if color == GRAY else 1.0
         figure.add_scatter(x=x, y=y, mode="lines", line=line, opacity=faint, name="adjustments", hoverinfo="skip")
-    _add_points(figure, portfolio, dropped(portfolio), "dropped", GRAY, size=6, opacity=0.45)
+    _add_points(figure, portfolio, _drawn(portfolio), "dropped", GRAY, size=6, opacity=0.45)
     rest = [each for each in portfolio.finalists if each is not choice]
     ends = [choice, *([other] if other else [])]
     named = rest[:NAMED]
@@ -400,4 +416,6 @@ def _explanation(portfolios: Sequence[Portfolio]) -> str:
     )
     if any(dropped(each) for each in portfolios):
         text += " Those dropped early stand about where all folds would put them."
+    if far := sum(len(dropped(each)) - len(_drawn(each)) for each in portfolios):
+        text += f" {far} of them {'is' if far == 1 else 'are'} too far off for the figure, and in the table."
     return f"{text} The highest of several flatters itself: what to expect is in the results on test images."
