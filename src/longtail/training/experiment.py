@@ -264,7 +264,7 @@ class Experiment(Callback):
         config, search = choose_presentation(self.contest)
         more_time = [search.more_time] if search is not None else []
         if search is None and config.data.image_size < self.contest.sizes[-1]:
-            more_time = [f"more time would buy images of {self.contest.sizes[-1]} pixels."]
+            more_time = [f"More time would buy images of {self.contest.sizes[-1]} pixels."]
         self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
         if search is not None:
             self.reporter.say(describe_search(search))
@@ -276,7 +276,7 @@ class Experiment(Callback):
             if self.engine.is_main:
                 write_portfolio(self.out, replace(portfolio, asked=asked))
             if not portfolio.candidates and not self.contest.hindrance(self.model.num_features, math.inf):
-                more_time.append("more time would buy the choice of a classifier.")
+                more_time.append("More time would buy the choice of a classifier.")
             if before.search.finetuning and search is not None:
                 config, trials, longer = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
                 search, more_time = replace(search, trials=trials), [*more_time, longer]
@@ -304,7 +304,7 @@ class Experiment(Callback):
         """Return a record that tells what more time would buy, where it is limited, and say so."""
         if self.limit.seconds is None:
             return search
-        more_time = " ".join(each[:1].upper() + each[1:] for each in sentences if each) or NO_MORE
+        more_time = " ".join(filter(None, sentences)) or NO_MORE
         self.reporter.say(more_time)
         return replace(search, more_time=more_time)
 

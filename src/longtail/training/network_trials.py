@@ -51,9 +51,9 @@ LEAST_AGAIN: Final = 0.5
 """Share of the epochs of its trial that a network which won has to be trained for on all images, to be taken."""
 TINY_SIDE: Final = 32  # pixels, as the CIFAR networks see
 RECIPE: Final = "images/logit-adjustment"  # that a network is trained with from nothing
-LONGER: Final = "more time would let the whole network train longer."
-LONGER_TRIAL: Final = "more time would let the whole network train longer on trial, after which it may win."
-ALL_IMAGES: Final = "more time would let the whole network, which won its trial, be trained on all images."
+LONGER: Final = "More time would let the whole network train longer."
+LONGER_TRIAL: Final = "More time would let the whole network train longer on trial, after which it may win."
+ALL_IMAGES: Final = "More time would let the whole network, which won its trial, be trained on all images."
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class TrialWatch(Callback):
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Look whether to stop, and move the bar."""
         self.stop()
+        if stage.index != self.stage:
+            return
+        self.bar.tick()
         is_over = progress.epoch * stage.steps + progress.step == stage.epochs * stage.steps
-        is_late = time.perf_counter() - self._begun > LATE * self.seconds
-        if stage.index == self.stage and is_late and not is_over:
+        if time.perf_counter() - self._begun > LATE * self.seconds and not is_over:
             raise LateTrialError
-        if stage.index == self.stage:
-            self.bar.tick()
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def find_attempts(contest: Contest, config: RunConfig) -> tuple[list[Attempt], s
     else:
         missing = FEWEST_EPOCHS * images / plan.rate / (1 - TRIAL_SHARE) - plan.seconds
         minutes = int(np.ceil((contest.limit.spent + contest.limit.left + MARGIN * missing) / 60))
-        more = f"more time would let the whole network be trained, from about {minutes} minutes on."
+        more = f"More time would let the whole network be trained, from about {minutes} minutes on."
     if contest.config.search.from_nothing:
         plan = plan_from_nothing(contest, config)
         if plan.epochs(images) >= FEWEST_FROM_NOTHING:

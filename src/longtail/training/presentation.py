@@ -80,7 +80,7 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     kept = 2 if contest.kept_for_finetuning else 1  # half of the time is not for the frozen network
     # One that was left out as its sample takes long might itself fit: a longer limit has a larger share for samples.
     minutes = max(math.ceil(kept * following.minutes), math.floor(limit / 60) + 1)
-    text = f"more time would buy {left_out[0]}, from about {minutes} minutes on"
+    text = f"More time would buy {left_out[0]}, from about {minutes} minutes on"
     if len(sizes) < 2:
         return f"{text}."
     before, last = (contest.judged[each] for each in sizes[-2:])

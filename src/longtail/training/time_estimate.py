@@ -364,7 +364,7 @@ def fit_to_limit(
     length = shorter.epochs * shorter.epoch_share
     minutes = math.ceil((limit.spent + RESERVE + fixed + whole) / 60)
     say(f"shortened from {config.stages[index].epochs} to {length:.3g} epochs, for which there is time")
-    return fitted, f"more time would buy all of the epochs, from about {minutes} minutes on."
+    return fitted, f"More time would buy all of the epochs, from about {minutes} minutes on."
 
 
 def without_limit(config: RunConfig) -> RunConfig:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
+from longtail.data.columns import in_memory
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
@@ -336,8 +337,7 @@ def _in_memory(images: Iterator[StreamedImage]) -> Split:
     import datasets
 
     table = _table(list(images), _features().arrow_schema)
-    rows = datasets.Dataset(datasets.table.InMemoryTable(table))
-    return Split(rows.cast_column("image", datasets.Image(decode=False)))
+    return Split(in_memory(table).cast_column("image", datasets.Image(decode=False)))
 
 
 def _features() -> datasets.Features:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import Final
 
 import numpy as np
@@ -149,9 +148,8 @@ def _drawn(portfolio: Portfolio) -> list[CandidateResult]:
     """The candidates dropped early that are not far outside of what the finalists take up."""
     low, high = np.array([[min(ends), max(ends)] for ends in (_of_finalists(portfolio, axis) for axis in (0, 1))]).T
     reach = FAR * (high - low)
-    places = [np.array(_place(each)) for each in dropped(portfolio)]
-    near = [bool(((low - reach <= place) & (place <= high + reach)).all()) for place in places]
-    return list(compress(dropped(portfolio), near))
+    left, right = low - reach, high + reach
+    return [each for each in dropped(portfolio) if np.all((left <= _place(each)) & (_place(each) <= right))]
 
 
 def _place(candidate: CandidateResult) -> tuple[float, float]:
