@@ -2,8 +2,9 @@
 
 python benchmarks/passes.py runs/curve/*/seed-* --csv docs/results/passes.csv --out docs/images/passes.png
 
-A pass takes each training image through the network once; smaller images count by their pixels. What stage 2 passes
-through the frozen network counts as well: once for each of its epochs, or once for each view that is stored.
+A run of a grid has the name that the grid gives it, that of the folder of its seeds. A pass takes each training image
+through the network once; smaller images count by their pixels. What stage 2 passes through the frozen network counts as
+well: once for each of its epochs, or once for each view that is stored.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from longtail.report.plots import INK, MUTED, THEME, blank
 from longtail.run import read
 from longtail.run.layout import read_config
 
-COLUMNS = ("recipe", "seed", "source", "stage", "epoch", "passes", "balanced_accuracy")
+COLUMNS = ("name", "recipe", "seed", "source", "stage", "epoch", "passes", "balanced_accuracy")
 COLORS = tuple(THEME[name][0] for name in ("many", "few", "medium"))
 WIDTH, HEIGHT = 900, 460  # in pixels
 
@@ -34,7 +35,7 @@ def main() -> int:
     flags = _flags()
     rows = [row for folder in flags.runs for row in rows_of(folder)]
     if rows:
-        add_rows(rows, flags.csv, COLUMNS, of=("recipe", "seed"))
+        add_rows(rows, flags.csv, COLUMNS, of=("name", "seed"))
     with flags.csv.open(newline="") as stream:
         curves(list(csv.DictReader(stream))).write_image(flags.out, width=WIDTH, height=HEIGHT, scale=2)
     return 0
@@ -47,7 +48,12 @@ def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
         if epoch.validation_balanced_accuracy is None:
             continue
         passes = passes_until(config, epoch.stage, epoch.epoch)
-        values = {"recipe": run.recipe, "seed": config.training.seed, "source": Path(config.data.source).name}
+        values = {
+            "name": folder.parent.name,
+            "recipe": run.recipe,
+            "seed": config.training.seed,
+            "source": Path(config.data.source).name,
+        }
         values |= {"stage": epoch.stage, "epoch": epoch.epoch, "passes": round(passes, 2)}
         yield values | {"balanced_accuracy": round(epoch.validation_balanced_accuracy, 4)}
 
@@ -73,22 +79,22 @@ def _whole(stage: StageConfig, config: RunConfig) -> float:
 
 
 def curves(rows: list[dict[str, str]]) -> go.Figure:
-    """Draw balanced accuracy against passes: a line a run, a color a recipe, a circle where stage 2 has ended."""
+    """Draw balanced accuracy against passes: a line a run, a color a name, a circle where stage 2 has ended."""
     figure = blank(HEIGHT, left=60)
     runs: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
-        runs[row["recipe"], row["seed"]].append(row)
-    recipes = list(dict.fromkeys(recipe for recipe, _ in runs))
-    for (recipe, _), points in runs.items():
-        color = COLORS[recipes.index(recipe) % len(COLORS)]
+        runs[row["name"], row["seed"]].append(row)
+    names = list(dict.fromkeys(name for name, _ in runs))
+    for (name, _), points in runs.items():
+        color = COLORS[names.index(name) % len(COLORS)]
         x = [float(row["passes"]) for row in points]
         y = [100 * float(row["balanced_accuracy"]) for row in points]
         figure.add_scatter(x=x, y=y, mode="lines", line={"color": color, "width": 2})
         figure.add_scatter(x=x[-1:], y=y[-1:], mode="markers", marker={"color": color, "size": 10})
-    for recipe, color in zip(recipes, COLORS, strict=False):
-        last = max((points for (name, _), points in runs.items() if name == recipe), key=len)[-1]
+    for name, color in zip(names, COLORS, strict=False):
+        last = max((points for (of, _), points in runs.items() if of == name), key=len)[-1]
         place = {"x": float(last["passes"]), "y": 100 * float(last["balanced_accuracy"]), "yshift": 16}
-        figure.add_annotation(text=f"<b>{recipe}</b>", showarrow=False, font={"color": color, "size": 14}, **place)
+        figure.add_annotation(text=f"<b>{name}</b>", showarrow=False, font={"color": color, "size": 14}, **place)
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"t": 40, "r": 60, "b": 70})
     figure.update_xaxes(title="Passes over the training images (smaller ones by their pixels)", rangemode="tozero")
     figure.update_yaxes(title="Balanced accuracy on validation images", ticksuffix="%")

@@ -120,6 +120,7 @@ def test_every_recipe_passes(name: str) -> None:
         ({"stage1": {"optimizer": {"layer_decay": 1.5}}}, "at most 1"),
         ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
         ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
+        ({"stage1": {"optimizer": {"sgd_lr": 0.1}}}, "sgd_lr .*optimizer.name muon"),
     ],
 )
 def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:

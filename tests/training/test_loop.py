@@ -117,6 +117,20 @@ def test_muon_turns_a_gradient_into_a_step_of_equal_singular_values() -> None:
     biases = [values for values in moved.values() if values.ndim == 1]
     assert kernels
     assert all(values.abs().max().item() == pytest.approx(0.01, rel=0.01) for values in biases)  # as AdamW's first
+    head = moved["head.weight"]
+    assert torch.linalg.svdvals(head).min() < 0.5 * torch.linalg.svdvals(head).max()  # AdamW's, too
+
+
+def test_what_muon_leaves_is_trained_by_sgd_at_its_own_rate() -> None:
+    torch.manual_seed(0)
+    start = build_model("plain-cnn", 3, "linear").state_dict()
+    joint = OptimizerConfig("muon", lr=0.01, sgd_lr=0.2)
+    plain = OptimizerConfig("sgd", lr=0.2)
+    after, expected = (
+        one_epoch(StageConfig(epochs=1, batch_size=24, optimizer=each), cpu()) for each in (joint, plain)
+    )
+    for key in start:
+        assert torch.equal(after[key], expected[key]) is (start[key].ndim == 1 or key.startswith("head.")), key
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}])

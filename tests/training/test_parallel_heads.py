@@ -13,8 +13,8 @@ from longtail.config.stage import OptimizerConfig
 from longtail.counts import ClassCounts
 from longtail.losses import LOSSES, build_loss
 from longtail.models.heads import CosineHead, LinearHead
+from longtail.training.optimizers import make_optimizer
 from longtail.training.parallel_heads import HeadPlan, train_heads
-from longtail.training.stages import make_optimizer
 
 CLASSES, FEATURES, ROWS, BATCH = 5, 7, 60, 16
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,9 +90,11 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_weights(
     assert metrics["stages"].keys() == {"stage1", "stage2"}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "adam"}, {"name": "adamw"}, {"name": "muon"}, {"name": "muon", "sgd_lr": 0.1}]
+)
 def test_every_optimizer_goes_on_where_it_was(
-    optimizer: str, small_config: Build, quiet: Reporter, tmp_path: Path
+    optimizer: dict[str, Any], small_config: Build, quiet: Reporter, tmp_path: Path
 ) -> None:
     options = {
         "stage1": {
@@ -100,7 +103,7 @@ def test_every_optimizer_goes_on_where_it_was(
             "mixing": "mixup",
             "mixing_until": 0.5,
             "image_sizes": [12, 16],
-            "optimizer": {"name": optimizer, "lr": 0.002, "nesterov": False},
+            "optimizer": {"lr": 0.002, "nesterov": False} | optimizer,
         },
         "stage2": {"epochs": 0},
     }

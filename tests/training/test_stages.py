@@ -22,7 +22,8 @@ from longtail.models.model import build_model
 from longtail.run.model_files import load_run
 from longtail.training.launch import start_run
 from longtail.training.loop import train_epoch
-from longtail.training.stages import assumed_prior, parameter_groups, set_trainable, trained_prior
+from longtail.training.optimizers import parameter_groups
+from longtail.training.stages import assumed_prior, set_trainable, trained_prior
 
 COUNTS = ClassCounts([1000, 300, 50, 5, 0])
 

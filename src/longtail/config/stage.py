@@ -50,13 +50,15 @@ class OptimizerConfig(OptionGroup):
     """The optimizer.
 
     Attributes:
-        name: Which one; ``muon`` trains matrices and convolutions by Muon, and all else by AdamW.
+        name: Which one; ``muon`` trains matrices and convolutions of the backbone by Muon, and all else by AdamW.
         lr: Peak learning rate.
         momentum: Momentum of SGD and Muon.
         weight_decay: L2 penalty (SGD; Adam, of all but biases and normalization) or decoupled decay (AdamW, Muon).
         nesterov: Nesterov momentum of SGD and Muon.
         layer_decay: Learning rate of each layer of a timm backbone as a multiple of that of the layer above it; None
             trains all at the same rate.
+        sgd_lr: With ``muon``, peak learning rate of SGD (momentum 0.9, weight decay 2e-4) for the classifier, biases
+            and normalization, in place of AdamW at ``lr``.
     """
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
@@ -65,6 +67,7 @@ class OptimizerConfig(OptionGroup):
     weight_decay: NotNegative = 2e-4
     nesterov: bool = False
     layer_decay: Share | None = None
+    sgd_lr: Positive | None = None
 
 
 @dataclass(frozen=True)

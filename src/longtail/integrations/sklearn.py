@@ -51,8 +51,9 @@ from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
+from longtail.training.optimizers import make_optimizer
 from longtail.training.portfolio import LONGEST_CHOICE, choose_classifier, seconds_to_choose
-from longtail.training.stages import assumed_prior, fit_loss, make_mixer, make_optimizer
+from longtail.training.stages import assumed_prior, fit_loss, make_mixer
 from longtail.version import __version__
 
 _HEAD_LR, _NETWORK_LR = 1e-2, 1e-3

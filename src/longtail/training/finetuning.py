@@ -16,7 +16,8 @@ from longtail.config.stage import AUTO_LOSS, AUTO_SAMPLER, FINETUNING, StageConf
 from longtail.device import seeded
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
-from longtail.training.stages import make_optimizer, set_trainable
+from longtail.training.optimizers import make_optimizer
+from longtail.training.stages import set_trainable
 
 MOST_FINETUNING: Final = 30
 """Epochs of fine-tuning, at most: more of them learn few images by heart."""

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from longtail.config.options import Mixing
 from longtail.config.schema import ModelConfig, RunConfig
-from longtail.config.stage import OptimizerConfig, StageConfig, section_name
+from longtail.config.stage import StageConfig, section_name
 from longtail.counts import ClassCounts
 from longtail.data.samplers import class_probabilities
 from longtail.data.transforms import mixing
-from longtail.device import can_fuse, prepare_torchvision, step_seed
+from longtail.device import step_seed
 from longtail.errors import LongtailError
 from longtail.losses import LongTailLoss, build_loss
 from longtail.models.adapters import train_only_adapters
@@ -24,6 +24,7 @@ from longtail.models.model import LongTailModel
 from longtail.training.engine import Engine, LocalEngine
 from longtail.training.forward_pass import TrainingInputs
 from longtail.training.loop import Labeled, Mixer, StageRun
+from longtail.training.optimizers import make_optimizer
 from longtail.training.sharding import divide
 
 
@@ -114,60 +115,6 @@ def set_trainable(model: LongTailModel, stage: StageConfig, config: ModelConfig)
     if stage.reset_classifier:
         head: Any = model.head
         head.reset_parameters()
-
-
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The trainable parameters in one group; with ``layer_decay``, in groups of falling learning rate.
-
-    References:
-        [1] Clark et al., ELECTRA, ICLR 2020: layer-wise learning-rate decay; as timm implements it.
-
-    Example:
-        >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 2), OptimizerConfig())]
-        [2]
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.layer_decay is None:
-        return [{"params": trainable}]
-    from timm.optim import param_groups_layer_decay
-
-    backbone: Any = model.get_submodule("backbone")
-    layers = param_groups_layer_decay(
-        backbone.trunk, weight_decay=config.weight_decay, layer_decay=config.layer_decay, verbose=False
-    )
-    below = {parameter for group in layers for parameter in group["params"]}
-    above = [parameter for parameter in trainable if parameter not in below]
-    return [*layers, {"params": above, "lr_scale": 1.0, "weight_decay": config.weight_decay}]
-
-
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer over the trainable parameters.
-
-    Example:
-        >>> make_optimizer(OptimizerConfig(lr=0.5), nn.Linear(2, 2)).param_groups[0]["lr"]
-        0.5
-    """
-    groups = parameter_groups(model, config)
-    options: Any = {"lr": config.lr, "weight_decay": config.weight_decay}
-    momentum: Any = {"momentum": config.momentum, "nesterov": config.nesterov}
-    if config.name == "muon":
-        prepare_torchvision()
-        from timm.optim import Muon
-
-        muon: torch.optim.Optimizer = Muon(groups, **options, **momentum)
-        return muon
-    options["fused"] = can_fuse(parameter for group in groups for parameter in group["params"])
-    if config.name == "adam":
-        return torch.optim.Adam([part for group in groups for part in _split_by_penalty(group)], **options)
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    return torch.optim.SGD(groups, **options, **momentum)
-
-
-def _split_by_penalty(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """Divide a group of parameters: biases and normalization are free, as the intercepts of logistic regression."""
-    parts = [[each for each in group["params"] if (each.ndim > 1) is penalized] for penalized in (True, False)]
-    return [group | {"params": parts[0]}, group | {"params": parts[1], "weight_decay": 0.0}]
 
 
 def build_stage(
