@@ -6,10 +6,11 @@ python benchmarks/at_scale.py --samplers --json docs/performance/samplers-at-sca
 
 The ``--parts``: ``inspect``; ``first-step``, the time from the command to the first step, twice; ``loader``, images a
 second that it delivers next to the pure decode rate of the same cores; ``network``, training steps alone; ``memory`` of
-the main process and of all at growing numbers of images; ``run``, one epoch and one of stage 2 on stored features, and
-``evaluate``, ``analyze`` and ``report`` of it; ``prepare``. Every command is a process of its own; on a machine that
-does other work too its processor time tells more than the clock. The network is a small one, for the speed of a large
-one hides that of everything else.
+the main process and of all at growing numbers of images; ``run``, one epoch (next to what loader and network alone
+allow, where these parts come before it) and one of stage 2 on stored features, and ``evaluate``, ``analyze`` and
+``report`` of it; ``prepare``. Every command is a process of its own; on a machine that does other work too its
+processor time tells more than the clock. The network is a small one, for the speed of a large one hides that of
+everything else.
 """
 
 from __future__ import annotations
@@ -85,14 +86,15 @@ def measure(flags: argparse.Namespace) -> Iterator[Row]:
     images = load_source(flags.source)
     split, classes = images.splits["train"], len(images.classes)
     name = f"{len(split):,} images, {classes:,} classes"
+    rates: dict[str, float] = {}  # of the loader and of the network alone, by the clock
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         parts: dict[str, Callable[[], Iterator[Row]]] = {
             "first-step": lambda: first_step(flags, name, work),
-            "loader": lambda: throughput(flags, split, name),
-            "network": lambda: network_alone(flags, classes),
+            "loader": lambda: throughput(flags, split, name, rates),
+            "network": lambda: network_alone(flags, classes, rates),
             "memory": lambda: memory(flags, split, work),
-            "run": lambda: whole_run(flags, name, work),
+            "run": lambda: whole_run(flags, name, work, rates),
             "prepare": lambda: prepared(flags, name, work),
             "inspect": lambda: command(f"inspect: {name}", ["inspect", flags.source], work),
         }
@@ -109,7 +111,7 @@ def first_step(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row
         yield seconds_row(title, first.processor_first_step)
 
 
-def throughput(flags: argparse.Namespace, split: Split, name: str) -> Iterator[Row]:
+def throughput(flags: argparse.Namespace, split: Split, name: str, alone: dict[str, float]) -> Iterator[Row]:
     """Yield the rate of the loader next to that of decoding alone, by the clock and by the time of processors."""
     rows = np.random.default_rng(0).choice(len(split), min(SAMPLED, len(split)), replace=False)
     decoder = Decoder(split.select(rows), Square(flags.size, flags.size))
@@ -122,6 +124,7 @@ def throughput(flags: argparse.Namespace, split: Split, name: str) -> Iterator[R
     busy = {side: partial(busy_during, measure) for side, measure in sides.items()}
     for words, each in (("", sides), (", a second of a core", busy)):
         measured = rates(each, len(rows), flags.repeats)
+        alone.setdefault("loader", measured["loader"])
         yield row(f"{title}{words}: {name}", measured["loader"], None, "images/s", floor=measured["decode"], device=CPU)
 
 
@@ -138,12 +141,12 @@ def busy_seconds() -> float:
     return time.process_time() + _children_seconds() + sum(times.user + times.system for times in living)
 
 
-def network_alone(flags: argparse.Namespace, classes: int) -> Iterator[Row]:
+def network_alone(flags: argparse.Namespace, classes: int, alone: dict[str, float]) -> Iterator[Row]:
     """Yield the rate of training steps on images in memory."""
     model = build_model(flags.model, classes, "cosine", in_size=flags.size)
-    alone = measure_training_rate(model, flags.size, 512)
+    alone["network"] = measure_training_rate(model, flags.size, 512)
     title = f"network alone, {flags.model} at {flags.size} px, {classes:,} classes, training steps"
-    yield row(title, alone, None, "images/s", device=CPU)
+    yield row(title, alone["network"], None, "images/s", device=CPU)
 
 
 def memory(flags: argparse.Namespace, split: Split, work: Path) -> Iterator[Row]:
@@ -174,14 +177,18 @@ def memory(flags: argparse.Namespace, split: Split, work: Path) -> Iterator[Row]
             yield row(name, value, None, "MB", higher_is_better=False, device=CPU)
 
 
-def whole_run(flags: argparse.Namespace, name: str, work: Path) -> Iterator[Row]:
-    """Yield the rate of one epoch and of one on stored features, and the time of the commands that come after it."""
+def whole_run(flags: argparse.Namespace, name: str, work: Path, alone: dict[str, float]) -> Iterator[Row]:
+    """Yield the rate of one epoch and of one on stored features, and the time of the commands that come after it.
+
+    The floor of an epoch is loader and network alone, one after the other on the same cores.
+    """
     run, words = work / "run", train_words(flags)
     title = f"train: one epoch of {flags.recipe} with {flags.model} at {flags.size} px"
     yield from command(f"{title}: {name}", ["train", flags.source, *words, "--out", str(run), "--quiet"], work)
     for stage, measured in json.loads((run / "metrics.json").read_text())["throughput"].items():
         rate = measured["images_per_second"]
-        yield row(f"{title}, {stage}: {name}", rate, None, "images/s", device=CPU)
+        floor = 1 / sum(1 / each for each in alone.values()) if stage == "stage1" and len(alone) == 2 else None
+        yield row(f"{title}, {stage}: {name}", rate, None, "images/s", floor=floor, device=CPU)
     for verb, further in (("evaluate", []), ("analyze", []), ("report", ["--out", str(work / "report.html")])):
         yield from command(f"{verb}: {name}", [verb, str(run), *further], work)
     size = (work / "report.html").stat().st_size / 1e6

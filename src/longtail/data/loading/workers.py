@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,7 +28,7 @@ from longtail.data.square import Square, square_of
 from longtail.device import cores
 from longtail.errors import LongtailError
 
-_TIMED = 16  # images whose decoding is timed
+_TIMED, _TIMED_SECONDS = 512, 0.25  # images whose decoding is timed, and about how long at most
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,7 +82,9 @@ def decode_all(decoder: Decoder, tick: Callable[[], object] = lambda: None, *, o
 
 
 def decoding_seconds(decoder: Decoder) -> float:
-    """Estimate how long all cores need to decode a split, from a few of its images.
+    """Estimate how long :func:`decode_all` needs for a split, from some of its images.
+
+    They are decoded as it does, by threads, which hinder each other the more the smaller images are.
 
     Example:
         >>> from longtail.data.sources.registry import load_source
@@ -88,16 +92,26 @@ def decoding_seconds(decoder: Decoder) -> float:
         >>> 0 < decoding_seconds(Decoder(load_source("digits").splits["train"], Square(8))) < 60
         True
     """
-    rows = np.linspace(0, len(decoder.split) - 1, _TIMED + 1).astype(int).tolist()
-    begun = 0.0
-    for number, row in enumerate(rows):
-        if number == 1:  # the first one loads what decoding needs
-            begun = time.perf_counter()
-        try:
-            decoder(row)
-        except LongtailError:  # reported when it is drawn
-            continue
-    return (time.perf_counter() - begun) / _TIMED * len(decoder.split) / cores()
+    count = len(decoder.split)
+    rows = np.linspace(0, count - 1, min(count, _TIMED)).astype(int).tolist()
+
+    def decode(some: list[int]) -> int:
+        done = 0
+        for row in some:
+            if time.perf_counter() > latest:
+                break
+            with suppress(LongtailError):  # reported when it is drawn
+                decoder(row)
+            done += 1
+        return done
+
+    latest = math.inf
+    decode(rows[:1])  # loads what decoding needs
+    begun = time.perf_counter()
+    latest = begun + _TIMED_SECONDS
+    with ThreadPoolExecutor(cores()) as pool:
+        decoded = sum(pool.map(decode, (rows[at : at + 8] for at in range(0, len(rows), 8))))
+    return (time.perf_counter() - begun) / max(1, decoded) * count
 
 
 def read_ahead(
