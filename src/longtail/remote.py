@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial, total_ordering
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes
 
-from longtail.errors import LATER, LongtailError, UnreadableImageError, first_line
+from longtail.errors import LATER, LongtailError, UnreadableImageError, UsageError, first_line
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 TRIES: Final = 4
@@ -36,13 +37,27 @@ def is_url(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Return the path of a ``file://`` URL, and anything else as it is.
+    """Return the path of a ``file://`` URL, by RFC 8089, and anything else as it is.
+
+    Raises:
+        UsageError: The URL names another machine.
 
     Example:
-        >>> local_path("file:///data/photos"), local_path("photos")
-        ('/data/photos', 'photos')
+        >>> local_path("file:///data/day%20one"), local_path("file://localhost/data"), local_path("day%20one")
+        ('/data/day one', '/data', 'day%20one')
+        >>> local_path("file://photos/a.jpg")
+        Traceback (most recent call last):
+        longtail.errors.UsageError: file://photos/a.jpg is a file of the machine 'photos': for a path on this machine
+        write three slashes, file:///PATH.
     """
-    return path[len("file://") :] if path.startswith("file://") else path
+    if not path.lower().startswith("file://"):
+        return path
+    host, slash, below = path[len("file://") :].partition("/")
+    if host.lower() not in {"", "localhost"}:
+        raise UsageError(
+            f"{path} is a file of the machine {host!r}: for a path on this machine write three slashes, file:///PATH."
+        )
+    return os.fsdecode(unquote_to_bytes(os.fsencode(slash + below)))
 
 
 @total_ordering
@@ -235,6 +250,10 @@ Place: TypeAlias = Path | RemotePath
 """Where something is written: on this machine, or in an object store."""
 
 
+Latest: TypeAlias = dict[str, list[tuple[str, bool]]]
+"""What the folder of a store that was listed last holds, by its path: names, and whether they are folders."""
+
+
 def place_of(out: str | os.PathLike[str] | RemotePath) -> Place:
     """Return an output named by the user as a path on this machine, or in an object store.
 
@@ -264,7 +283,10 @@ def kind_of(url: str) -> Literal["file", "folder"] | None:
 
 
 def walk(
-    base: str, keep: Callable[[tuple[str, ...]], bool], enter: Callable[[tuple[str, ...]], bool]
+    base: str,
+    keep: Callable[[tuple[str, ...]], bool],
+    enter: Callable[[tuple[str, ...]], bool],
+    latest: Latest,
 ) -> Iterator[tuple[str, str]]:
     """Yield the URLs below a folder of a store, in the order of names, and with that of one that cannot be listed why.
 
@@ -274,24 +296,30 @@ def walk(
         base: URL of the folder, with or without a slash at its end.
         keep: Whether to yield a file, by the names of its path below the base.
         enter: Whether to enter a folder, by the same.
+        latest: The folder that was listed last, at first empty: given to the next walk, it saves listing a bucket
+            without folders again.
     """
     system, root = _system(base)
     start = base if base.endswith("/") else f"{base}/"
 
     def below(folder: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         url = start + "/".join(names)
-        try:
-            entries = tried(lambda: system.ls(folder, detail=True))
-        except Exception as error:
-            yield url, first_line(error)
-            return
-        for entry in sorted(entries, key=lambda entry: str(entry["name"])):
-            name = PurePosixPath(entry["name"]).name
-            deeper = (*names, name)
-            if entry["type"] == "directory":
+        entries = latest.get(folder)
+        if entries is None:
+            try:
+                listing = tried(lambda: system.ls(folder, detail=True))
+            except Exception as error:
+                yield url, first_line(error)
+                return
+            entries = sorted((str(entry["name"]), entry["type"] == "directory") for entry in listing)
+            latest.clear()
+            latest[folder] = entries
+        for path, is_folder in entries:
+            deeper = (*names, PurePosixPath(path).name)
+            if is_folder:
                 if enter(deeper):
-                    yield from below(entry["name"], deeper)
-            elif entry["name"].rstrip("/") != folder.rstrip("/") and keep(deeper):  # some stores list the folder too
+                    yield from below(path, deeper)
+            elif path.rstrip("/") != folder.rstrip("/") and keep(deeper):  # some stores list the folder too
                 yield start + "/".join(deeper), ""
 
     yield from below(root, ())

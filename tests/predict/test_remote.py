@@ -18,7 +18,7 @@ from local_s3 import local_s3, new_bucket, s3_environment
 from PIL import Image
 
 from longtail import remote
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.predict import predict
 from longtail.predict.images import LeftOut, find_images
 from longtail.predict.predict import predict_images
@@ -253,6 +253,37 @@ def test_what_a_store_did_not_give_is_tried_again(
 def test_what_is_not_there_is_told(url: str, word: str) -> None:
     with pytest.raises(LongtailError, match=word):
         find_images(url)
+
+
+def test_a_bucket_without_folders_is_listed_once(
+    ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, store, listed = f"memory://{uuid.uuid4().hex}", fsspec.filesystem("memory"), list[str]()
+    for name in ("b.png", "0.png"):
+        store.pipe(f"{url}/{name}", (photos / name).read_bytes())
+    whole = type(store).ls
+
+    def ls(self: Any, path: str, **options: Any) -> Any:
+        listed.append(path)
+        return whole(self, path, **options)
+
+    monkeypatch.setattr(type(store), "ls", ls)
+    monkeypatch.setattr(type(store), "info", lambda *_: {"type": "directory"})  # which calls it, too
+    assert predict_images(ready, url, tmp_path / "out.csv").predicted == 2
+    assert len(listed) == 1
+
+
+def test_a_file_url_is_a_path_of_this_machine(ready: Path, photos: Path, tmp_path: Path) -> None:
+    folder = photos.rename(tmp_path / "day one 5%")
+    url = f"{tmp_path}/day%20one%205%25"
+    expected = names(str(folder))
+    assert names(f"file://{url}") == names(f"FILE://LocalHost{url}") == expected
+    with pytest.raises(UsageError, match="machine"):
+        find_images("file://elsewhere/photos")
+    (tmp_path / "list.csv").write_text(f"path\nfile://localhost{url}/b.png\nfile://elsewhere/b.png\n")
+    report = predict_images(ready, tmp_path / "list.csv", f"file://localhost{url}/out.csv")
+    assert (report.predicted, report.skipped, report.out) == (1, 1, folder / "out.csv")
+    assert "elsewhere" in report.problems[0][1]
 
 
 def test_a_remote_table_is_refused(bucket: str) -> None:

@@ -23,7 +23,7 @@ from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.parquet import open_parquet
 from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, UsageError, first_line, listed
-from longtail.remote import is_url, kind_of, local_path
+from longtail.remote import Latest, is_url, kind_of, local_path
 from longtail.remote import walk as remote_files
 
 ImageSource: TypeAlias = str | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -140,6 +140,7 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
     """
     text = local_path(os.fspath(images))
     kind = kind_of(text) if is_url(text) else None
+    latest: Latest = {}
     if kind == "file" or os.path.isfile(text):  # noqa: PTH113 - a path of the user's stays as it was written
         is_table = Path(text).suffix.lower() in TABLES
         if is_table and kind:
@@ -148,9 +149,10 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
         one = Images(lambda _: iter([Item(text, text)]), 1, base=folder)
         listing = table_images(text, image_column) if is_table else one
     elif kind == "folder" or os.path.isdir(text):  # noqa: PTH112
-        listing = Images(lambda left_out: images_below(text, left_out), base=os.path.join(text, ""))  # noqa: PTH118
+        folder = os.path.join(text, "")  # noqa: PTH118
+        listing = Images(lambda left_out: images_below(text, left_out, latest), base=folder)
     elif glob.has_magic(text):
-        listing = Images(lambda left_out: files_like(text, left_out), base=_base_of(text))
+        listing = Images(lambda left_out: files_like(text, left_out, latest), base=_base_of(text))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
     left_out = LeftOut()
@@ -218,7 +220,7 @@ def batch_items(batch: Mapping[str, Any]) -> list[Item]:
 # Files of a folder or a pattern, as they are met: a million of them need no more memory than a thousand.
 
 
-def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
+def images_below(folder: str, left_out: LeftOut, latest: Latest | None = None) -> Iterator[Item]:
     """Find the files with an image's extension in a folder, to the bottom.
 
     Hidden files and folders and system folders are left out. Links are followed, each real folder once. The order is
@@ -228,6 +230,7 @@ def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
     Args:
         folder: Folder to search.
         left_out: Counts what is left out.
+        latest: As for :func:`longtail.remote.walk`, for a folder of a store.
 
     Example:
         >>> import tempfile, pathlib
@@ -252,10 +255,10 @@ def images_below(folder: str, left_out: LeftOut) -> Iterator[Item]:
         left_out.hidden += hidden
         return not hidden
 
-    return _walk(folder, keep, enter, left_out)
+    return _walk(folder, keep, enter, left_out, latest)
 
 
-def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
+def files_like(pattern: str, left_out: LeftOut, latest: Latest | None = None) -> Iterator[Item]:
     """Find the files that a pattern such as ``in/**/*.jpg`` names, whatever their extension.
 
     ``*``, ``?`` and ``[...]`` stand for what they do in a shell and ``**`` for any folders; none of them for a leading
@@ -265,7 +268,7 @@ def files_like(pattern: str, left_out: LeftOut) -> Iterator[Item]:
     wanted = tuple(part for part in pattern.removeprefix(base).split(os.sep) if part)  # noqa: PTH206
     if not (kind_of(base) == "folder" if is_url(base) else os.path.isdir(base or os.curdir)):  # noqa: PTH112
         return iter(())
-    return _walk(base, partial(_matches, pattern=wanted), partial(_leads_on, pattern=wanted), left_out)
+    return _walk(base, partial(_matches, pattern=wanted), partial(_leads_on, pattern=wanted), left_out, latest)
 
 
 def _base_of(pattern: str) -> str:
@@ -281,11 +284,16 @@ def _base_of(pattern: str) -> str:
 
 
 def _walk(
-    base: str, keep: Callable[[Names], bool], enter: Callable[[Names], bool], left_out: LeftOut
+    base: str,
+    keep: Callable[[Names], bool],
+    enter: Callable[[Names], bool],
+    left_out: LeftOut,
+    latest: Latest | None,
 ) -> Iterator[Item]:
     """Yield the files below a folder to keep; both functions get the names of a path below ``base``."""
     if is_url(base):
-        return (_unlisted(url, reason) if reason else Item(url, url) for url, reason in remote_files(base, keep, enter))
+        files = remote_files(base, keep, enter, {} if latest is None else latest)
+        return (_unlisted(url, reason) if reason else Item(url, url) for url, reason in files)
     listed: set[tuple[int, int]] = set()  # real folders
 
     def walk(folder: str, names: Names) -> Iterator[Item]:
@@ -415,4 +423,8 @@ def _embedded(value: Any, table: str, where: str) -> Item:
 def _named(text: str, table: str, where: str) -> Item:
     if not text.strip():
         return Item(where, "", f"{where}: there is no image in this row; name one, or delete the row.")
-    return Item(text, text if is_url(text) else os.path.join(os.path.dirname(table), text))  # noqa: PTH118, PTH120
+    try:
+        path = local_path(text)
+    except LongtailError as error:  # of another machine
+        return Item(text, text, str(error))
+    return Item(text, path if is_url(path) else os.path.join(os.path.dirname(table), path))  # noqa: PTH118, PTH120
