@@ -16,6 +16,7 @@ from longtail.validation import parse_json, require_format, validate
 
 INDEX_FILE: Final = "_longtail.json"
 INDEX_FORMAT: Final = 1
+LABEL_COLUMN: Final = "label"  # of shards that `prepare` writes
 REMEDY: Final = "delete it, and the images are counted again"
 
 WholeNumber = Annotated[int, Ge(0)]
@@ -86,10 +87,11 @@ class ShardIndex:
         format: Number of the format.
         classes: Class names, C of them.
         splits: The shards by split.
+        label: Column of the labels that were counted; empty where an earlier version wrote the index.
 
     Example:
         >>> split = ShardedSplit((3, 1), (0, 0), (Shard("train-b0-00000.parquet", images=4),))
-        >>> index = ShardIndex(INDEX_FORMAT, ("cat", "lynx"), {"train": split})
+        >>> index = ShardIndex(INDEX_FORMAT, ("cat", "lynx"), {"train": split}, "species")
         >>> read_index(write_index(index), "here") == index
         True
     """
@@ -97,6 +99,7 @@ class ShardIndex:
     format: int
     classes: tuple[str, ...]
     splits: Mapping[str, ShardedSplit]
+    label: str = ""
 
 
 def write_index(index: ShardIndex) -> bytes:

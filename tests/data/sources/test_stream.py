@@ -76,6 +76,58 @@ def test_shards_without_an_index_are_counted_once(
     assert len(load_source(f"stream:{tmp_path}").splits["train"]) == 9
 
 
+def write_twofold(file: Path) -> None:
+    """Write a table with a second column of images and of labels."""
+    write(file, ["cat", "cat", "cat", "lynx", "lynx", "cat"])
+    rows = datasets.Dataset.from_parquet(str(file))
+    rows = rows.add_column("thumbnail", rows.with_format("arrow")["image"].to_pylist()[::-1], feature=datasets.Image())
+    rows.add_column("place", ["cat", "lynx", "lynx", "lynx", "lynx", "lynx"]).to_parquet(file)
+
+
+def test_images_that_are_held_out_are_of_the_column_that_is_named(tmp_path: Path) -> None:
+    write_twofold(tmp_path / "a.parquet")
+    held = {}
+    for column in ("image", "thumbnail"):
+        data = load_source(f"stream:{tmp_path}", image_column=column, label_column="label")
+        train = data.splits["train"]
+        assert isinstance(train, StreamedSplit)
+        held[column] = train.hold_out(0.5, seed=0, option="--data.test_fraction")[1]
+    assert held["image"].labels.tolist() == held["thumbnail"].labels.tolist()
+    assert held["image"].encoded(0)["bytes"] != held["thumbnail"].encoded(0)["bytes"]
+
+
+@pytest.mark.parametrize("columns", [("label", "place"), ("place", "label")])
+def test_an_index_is_taken_for_the_label_column_that_it_counted(
+    tmp_path: Path, columns: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_twofold(tmp_path / "a.parquet")
+    counts = {"label": (4, 2), "place": (1, 5)}
+
+    def counted(column: str) -> tuple[int, ...]:
+        return load_source(f"stream:{tmp_path}", image_column="image", label_column=column).counts().counts
+
+    assert [counted(column) for column in columns] == [counts[column] for column in columns]
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted again"))
+        assert [counted(column) for column in columns] == [counts[column] for column in columns]
+    values = json.loads((tmp_path / INDEX_FILE).read_text())
+    assert values.pop("label") == columns[0]
+    values["splits"]["train"]["counts"] = [3, 3]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(values))
+    assert counted(columns[0]) == counts[columns[0]], "an index of earlier versions was counted by any column"
+
+
+def test_the_index_of_shards_that_an_earlier_version_prepared_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = write_stream(tmp_path / "shards") / INDEX_FILE
+    values = json.loads(place.read_text())
+    assert values.pop("label") == "label"
+    place.write_text(json.dumps(values))
+    monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted"))
+    assert load_source(f"stream:{place.parent}").counts().counts == COUNTS
+
+
 def test_the_index_of_a_place_that_cannot_be_written_is_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from longtail.data.loading.workers import read_ahead
 from longtail.data.shard_index import (
     INDEX_FILE,
     INDEX_FORMAT,
+    LABEL_COLUMN,
     Shard,
     ShardedSplit,
     ShardIndex,
@@ -115,7 +116,7 @@ def write_shards(
                 raise LongtailError(
                     f"no image of the {name} split of {data.source!r} can be read; the first: {problems[0]}"
                 )
-        write_atomically(folder / INDEX_FILE, write_index(ShardIndex(INDEX_FORMAT, data.classes, splits)))
+        write_atomically(folder / INDEX_FILE, write_index(ShardIndex(INDEX_FORMAT, data.classes, splits, LABEL_COLUMN)))
     return Resized(images, tuple(skipped))
 
 
@@ -219,7 +220,7 @@ def _write_shard(path: Path, images: Iterator[Encoded], classes: Sequence[str]) 
     import datasets
     import pyarrow.parquet as pq
 
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))})
+    features = datasets.Features({"image": datasets.Image(), LABEL_COLUMN: datasets.ClassLabel(names=list(classes))})
     count = 0
     with pq.ParquetWriter(path, features.arrow_schema, compression="none") as writer:
         for group in _groups(images):
@@ -245,5 +246,5 @@ def _write_group(writer: pq.ParquetWriter, group: Sequence[Encoded]) -> None:
     stored = [{"bytes": image.data, "path": image.path} for image in group]
     labels = [image.label for image in group]
     kinds = writer.schema
-    columns = [pa.array(stored, kinds.field("image").type), pa.array(labels, kinds.field("label").type)]
+    columns = [pa.array(stored, kinds.field("image").type), pa.array(labels, kinds.field(LABEL_COLUMN).type)]
     writer.write_table(pa.table(columns, schema=kinds), row_group_size=len(group))

@@ -21,7 +21,16 @@ from longtail.data.class_names import order_classes
 from longtail.data.columns import in_memory
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
-from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, Shard, ShardedSplit, ShardIndex, read_index, write_index
+from longtail.data.shard_index import (
+    INDEX_FILE,
+    INDEX_FORMAT,
+    LABEL_COLUMN,
+    Shard,
+    ShardedSplit,
+    ShardIndex,
+    read_index,
+    write_index,
+)
 from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_shard
 from longtail.data.sources.image_tables import untrained
 from longtail.data.sources.stream_order import first_rows, held_out_order
@@ -163,7 +172,10 @@ class StreamedSplit(Split):
         images = (image for shard, rows in held.items() for image in self.reader.images(shard) if image.row in rows)
         words = [
             self.folder.url,
-            dict(self.folder.sizes),
+            {shard.file: self.folder.sizes[shard.file] for shard in self.shards.shards},
+            self.reader.image,
+            self.reader.label,
+            list(self.reader.classes),
             [(shard, sorted(rows)) for shard, rows in held.items()],
         ]
         return StreamedSplit(self.source, self.folder, remaining, reader, self.whole), _kept(words, self.source, images)
@@ -242,14 +254,19 @@ def _slow_draws(split: ShardedSplit) -> list[Finding]:
 
 
 def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
-    """Return the index next to the shards, or the one in the cache, if it is of these shards."""
+    """Return the index next to the shards, or the one in the cache, if it is of these shards and this label column."""
     place = place_of(f"{folder.url}/{INDEX_FILE}")
-    found = [(place.read_bytes(), str(place))] if place.is_file() else []
+    found = [(place.read_bytes(), str(place), "")] if place.is_file() else []
     kept = _cached_index(folder, label)
     if kept.is_file():
-        found.append((kept.read_bytes(), str(kept)))
-    for data, name in found:
+        found.append((kept.read_bytes(), str(kept), label))  # which its name has a hash of
+    for data, name, named in found:
         index = read_index(data, name)
+        # Earlier versions did not write the column. Where `prepare` wrote the shards, which deals them to hands, it is
+        # the one that `prepare` writes. Others may have been counted by any column, and are counted anew.
+        prepared = LABEL_COLUMN if any(split.hands for split in index.splits.values()) else ""
+        if (index.label or named or prepared) != label:
+            continue
         sizes = {shard.file: shard.bytes for split in index.splits.values() for shard in split.shards}
         if sizes.items() <= folder.sizes.items() and not _divide(set(folder.sizes) - set(sizes)):
             return index
@@ -291,7 +308,7 @@ def _count(folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
             Shard(file, counts.total(), folder.sizes[file]) for file, counts in zip(files, tallies[name], strict=True)
         )
         splits[name] = ShardedSplit(tuple(total[each] for each in classes), (0,) * len(classes), shards)
-    index = ShardIndex(INDEX_FORMAT, classes, splits)
+    index = ShardIndex(INDEX_FORMAT, classes, splits, label)
     _write(folder, label, write_index(index))
     return index
 
