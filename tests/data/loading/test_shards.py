@@ -92,6 +92,15 @@ def test_an_unreadable_image_stops_or_is_left_out_of_the_counts(tmp_path: Path) 
     assert index_of(out).splits["train"].counts == (5, 4, 5)
 
 
+def test_a_class_without_a_readable_training_image_is_named(tmp_path: Path) -> None:
+    photos = write_digits(tmp_path / "photos", per_class=2)
+    for file in (photos / "1").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(LongtailError, match="'1'"):
+        write_shards(load_source(str(photos)), tmp_path / "shards", skip_bad=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(LongtailError, match="exists"):

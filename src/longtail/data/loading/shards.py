@@ -28,7 +28,7 @@ from longtail.data.shard_index import (
 from longtail.data.square import Square, read_square
 from longtail.data.subsets import random_keys
 from longtail.device import cores
-from longtail.errors import LongtailError, UnreadableImageError, UsageError
+from longtail.errors import LongtailError, UnreadableImageError, UsageError, listed
 from longtail.files import write_atomically
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def write_shards(
         The number of images by split, and what was left out.
 
     Raises:
-        LongtailError: There is an unreadable image, a folder that is not empty, a class without a readable image, or
-            another process that writes the same folder.
+        LongtailError: There is an unreadable image, a folder that is not empty, a class without a readable training
+            image, or another process that writes the same folder.
 
     Example:
         >>> import tempfile
@@ -115,6 +115,12 @@ def write_shards(
             if not images[name]:
                 raise LongtailError(
                     f"no image of the {name} split of {data.source!r} can be read; the first: {problems[0]}"
+                )
+            lost = np.flatnonzero((data.counts(name).array > 0) & (np.array(splits[name].counts) == 0))
+            if is_train and len(lost):
+                raise LongtailError(
+                    f"no training image of {listed([data.classes[label] for label in lost])} can be read: "
+                    f"replace some, or take the class out of the source; the first unreadable image: {problems[0]}"
                 )
         write_atomically(folder / INDEX_FILE, write_index(ShardIndex(INDEX_FORMAT, data.classes, splits, LABEL_COLUMN)))
     return Resized(images, tuple(skipped))

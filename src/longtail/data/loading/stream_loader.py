@@ -282,11 +282,7 @@ class StreamLoader(Loader):
     def sampler(
         self, strategy: str, class_counts: ClassCounts, *, num_samples: int, seed: int, rank: int, world_size: int
     ) -> EpochSampler:
-        """Build the sampler whose draws the next batches are.
-
-        Raises:
-            LongtailError: There is one already, as for CMO, which draws a second batch next to each.
-        """
+        """Build the sampler whose draws the next batches are, in place of an earlier one."""
         self._sampler = StreamSampler(
             self.split,
             class_counts,
