@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ctrl_c import CtrlC
 from digits_network import train_digits_network
 from PIL import Image
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.evaluate import evaluate_run
 from longtail.experiments.folds import plan_folds
 from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.experiments.grid_process import RunProcess, shared_environment, train_command
 from longtail.models.model import build_model
 from longtail.predict.predictor import load
 from longtail.report.page import write_report
@@ -89,6 +91,17 @@ def test_a_grid_knows_it_again_and_seeds_that_choose_for_themselves_are_one_conf
         state_of(replace(planned, config=second))
     results = [read_run(folder) for folder in (run, tmp_path / "run")]
     assert len(fold(results)) == 1
+
+
+def test_a_grid_goes_on_with_what_an_interrupted_run_has_chosen(asked: RunConfig, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        start_run(asked, tmp_path / "run", QUIET, callbacks=[CtrlC(1, 1)])
+    planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=asked)
+    assert state_of(planned) == "started"
+    assert RunProcess(planned, train_command(planned), shared_environment(1)).wait() == ""
+    assert read_config(tmp_path / "run") == read_config(run)
+    first, second = (load_file(folder / "model.safetensors") for folder in (run, tmp_path / "run"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_each_fold_chooses_on_its_own_training_images(asked: RunConfig, tmp_path: Path) -> None:
