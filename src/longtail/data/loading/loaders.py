@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
 from weakref import finalize
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import Timeout
 from torch import Tensor
@@ -147,10 +148,6 @@ class StreamingLoader(Loader):
         self._idle: list[BlockReader] = []  # a second iteration next to the first needs its own reader
 
     def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
-        for images in self._decoded(parts):
-            yield images.to(self.device, non_blocking=True)
-
-    def _decoded(self, parts: Sequence[Tensor]) -> Generator[Tensor, None, None]:
         if self._idle:
             reader = self._idle.pop()
         else:
@@ -160,7 +157,7 @@ class StreamingLoader(Loader):
             for block in reader.blocks([part.numpy() for part in parts]):
                 for problem in block.problems.values():
                     raise problem
-                yield block.pixels.permute(0, 3, 1, 2)
+                yield block.pixels.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
         finally:
             if self.keep_workers:
                 self._idle.append(reader)
@@ -212,29 +209,31 @@ class SinglePassLoader(Loader):
         images, places, rows = piece
         target = images.numpy()
         for place, row in zip(places, rows, strict=True):
-            target[place] = self.decoder(row)
+            target[place] = self._decoded(row)
         return images
 
+    def _decoded(self, row: int) -> npt.NDArray[np.uint8]:
+        return self.decoder(row)
 
-class FillingLoader(StreamingLoader):
-    """Images decoded by worker processes when they are first drawn, and kept for the next time.
+
+class FillingLoader(SinglePassLoader):
+    """Images decoded by threads when they are first drawn, and kept for the next time.
 
     Its batches are bit for bit those of a :class:`ResidentLoader`.
 
     Args:
         decoder: From row to uint8 image.
-        labels: int64 (N,).
+        device: Device of the batches.
         images: Tensor to fill, uint8 (N, 3, S, S), in memory or mapped from a file.
-        workers: Worker processes; 0 decodes in this process.
+        threads: Number of decoding threads; None takes :func:`default_workers`.
         on_full: Called once, at the end of the pass in which the last image was decoded.
 
     Example:
-        >>> import numpy as np
         >>> from longtail.data.dataset import Split
         >>> from longtail.data.square import Square
         >>> split = Split.from_arrays(np.full((3, 4, 4), 7, np.uint8), [0, 0, 1])
         >>> images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
-        >>> loader = FillingLoader(Decoder(split, Square(4)), torch.tensor([0, 0, 1]), images, workers=0)
+        >>> loader = FillingLoader(Decoder(split, Square(4)), torch.device("cpu"), images)
         >>> [batch.labels.tolist() for batch in loader.batches(torch.tensor([2, 0, 2]), 3)]
         [[1, 0, 1]]
         >>> images.amax(dim=(1, 2, 3)).tolist()
@@ -244,38 +243,34 @@ class FillingLoader(StreamingLoader):
     def __init__(
         self,
         decoder: Decoder,
-        labels: Tensor,
+        device: torch.device,
         images: Tensor,
-        workers: int,
+        threads: int | None = None,
         on_full: Callable[[], object] = lambda: None,
     ) -> None:
-        super().__init__(decoder, labels, images.device, workers)
-        self.large_batch = forward_batch(images.device, decoder.square.size)
+        super().__init__(decoder, device, threads)
         self.images = images
-        self._is_kept = torch.zeros(len(images), dtype=torch.bool)
+        self._pixels: npt.NDArray[np.uint8] = images.numpy()
+        self._is_kept = np.zeros(len(images), dtype=np.bool_)
         self._is_full = False
         self._on_full = on_full
 
-    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
-        first_drawn = self._first_drawn(parts)
-        with closing(self._decoded([rows for rows in first_drawn if len(rows)])) as decoded:
-            for part, rows in zip(parts, first_drawn, strict=True):
-                if len(rows):
-                    self.images[rows] = next(decoded)
-                    self._is_kept[rows] = True
-                yield self.images[part]
+    def _images(self, parts: Sequence[Tensor], on_device: Sequence[Tensor]) -> Iterator[Tensor]:
+        if self._is_full:
+            for part in parts:
+                yield self.images[part].to(self.device)
+            return
+        yield from super()._images(parts, on_device)
         if self._is_kept.all() and not self._is_full:  # a second iteration next to this one may have noticed
             self._is_full = True
-            self._idle.clear()
             self._on_full()
 
-    def _first_drawn(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the rows of each part that are neither kept nor in a part before it."""
-        is_drawn, first_drawn = self._is_kept.clone(), list[Tensor]()
-        for part in parts:
-            first_drawn.append(torch.unique(part[~is_drawn[part]]))
-            is_drawn[part] = True
-        return first_drawn
+    def _decoded(self, row: int) -> npt.NDArray[np.uint8]:
+        if not self._is_kept[row]:  # a second thread at the same row writes the same bytes
+            self._pixels[row] = super()._decoded(row)
+            self._is_kept[row] = True
+        pixels: npt.NDArray[np.uint8] = self._pixels[row]
+        return pixels
 
 
 def split_rows(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -371,7 +366,7 @@ def build_loader(
         except Timeout:  # waiting for another process could take as long as its first epoch
             return streaming()
         if file is not None:
-            filling = FillingLoader(decoder, labels, file.pixels, workers, file.finish)
+            filling = FillingLoader(decoder, device, file.pixels, workers, file.finish)
             finalize(filling, file.discard)
             return filling
     images = cached_images(decoder, tick, warn, source=source) if cache else decode_all(decoder, tick)
