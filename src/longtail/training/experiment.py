@@ -19,6 +19,7 @@ from longtail.config.stage import AUTO_LOSS, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
 from longtail.data.loading.loaders import count_batches
+from longtail.data.loading.workers import lost_workers_explained
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import merge_adapters
@@ -168,7 +169,7 @@ class Experiment(Callback):
             prepared, column = self.prepared, self.config.data.group_column
             write_splits(self.out, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
-            with self.guard:
+            with self.guard, lost_workers_explained():
                 if self.config.is_open:
                     self.choose()
                 self.train()

@@ -194,6 +194,9 @@ def test_where_decoding_takes_long_the_file_is_filled_while_images_are_drawn(
     assert torch.equal(images(filling, everything[1:]), expected[1:])
     assert not stored(folder), "one image is missing"
     assert isinstance(built(), StreamingLoader), "nobody waits for an epoch of another loader"
+    assert torch.equal(cached_images(Decoder(split_of(), Square(SIZE))), expected)
+    (file,) = stored(folder)  # all at once, without waiting
+    file.unlink()
     del filling
     assert not list(folder.glob("*.unfinished"))
     again = built()

@@ -123,6 +123,13 @@ def test_a_killed_worker_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         list(streaming().batches(torch.arange(23), 4))
 
 
+def test_workers_outlive_a_signal_to_the_process_group() -> None:
+    environment = os.environ | {"PYTHONPATH": str(SOURCES)}
+    command = [sys.executable, "-c", SIGNALED]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
+    assert ended.stdout.strip() == "True", ended.stderr
+
+
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
@@ -183,14 +190,33 @@ sys.stdin.readline()
 """
 
 
+SIGNALED = """
+import os, signal, sys, torch, numpy as np
+from longtail.data.dataset import Split
+from longtail.data.loading.loaders import StreamingLoader
+from longtail.data.loading.workers import Decoder
+from longtail.data.square import Square
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: None)
+split = Split.from_arrays(np.zeros((400, 4, 4, 3), np.uint8), [0] * 400)
+loader = StreamingLoader(Decoder(split, Square(4)), torch.zeros(400).long(), torch.device("cpu"), 2)
+batches = loader.batches(torch.arange(400), 2)
+seen = [next(batches).rows.tolist() for _ in range(2)]  # both workers are there
+os.killpg(0, signal.SIGTERM)
+os.killpg(0, signal.SIGINT)
+seen += [batch.rows.tolist() for batch in batches]
+print(sum(seen, []) == list(range(400)))
+"""
+
+
 LATE = """
 import multiprocessing, os, signal, sys, time
-from longtail.data.loading.workers import leave_if_orphaned
+from longtail.data.loading.workers import follow_parent
 def child():
-    leave_if_orphaned(0)
+    follow_parent(0)
     while multiprocessing.parent_process().is_alive():
         time.sleep(0.01)
-    leave_if_orphaned(0)
+    follow_parent(0)
     print("stays", flush=True)
 worker = multiprocessing.get_context("fork").Process(target=child)
 worker.start()

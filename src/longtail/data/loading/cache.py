@@ -178,16 +178,16 @@ def _map(path: Path, needed: int) -> Tensor | None:
 
 def _fill(path: Path, fill: Callable[[Tensor], object], needed: int) -> None:
     """Compute into a file of another name, sync it, and rename it. The caller holds the lock."""
-    try:
-        fill(_allocated(path, needed))
-        _finish(path)
-    finally:
-        path.with_suffix(cache_folder.UNFINISHED).unlink(missing_ok=True)
-
-
-def _allocated(path: Path, needed: int) -> Tensor:
-    """Map a new file of another name to write to."""
     unfinished = path.with_suffix(cache_folder.UNFINISHED)
+    try:
+        fill(_allocated(unfinished, needed))
+        _finish(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _allocated(unfinished: Path, needed: int) -> Tensor:
+    """Map a new file to write to."""
     with unfinished.open("wb") as file:  # overwrites what a killed process left
         # Space is allocated first: writing to a map on a full disk would end the process without a message.
         if hasattr(os, "posix_fallocate"):
@@ -198,9 +198,8 @@ def _allocated(path: Path, needed: int) -> Tensor:
     return torch.from_file(str(unfinished), shared=True, size=needed, dtype=torch.uint8)
 
 
-def _finish(path: Path) -> None:
+def _finish(unfinished: Path, path: Path) -> None:
     """Sync the file that was written under another name, and rename it."""
-    unfinished = path.with_suffix(cache_folder.UNFINISHED)
     with unfinished.open("rb+") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
@@ -212,12 +211,14 @@ class OpenFile:
 
     Attributes:
         pixels: Its content, uint8, to write to.
+        unfinished: Its path.
         path: Its path once it is finished.
         lock: Held until then.
         contents: Its description.
     """
 
     pixels: Tensor
+    unfinished: Path
     path: Path
     lock: BaseFileLock
     contents: cache_folder.Contents
@@ -225,7 +226,7 @@ class OpenFile:
     def finish(self) -> None:
         """Keep the file, which is complete, for other runs; without it, training goes on all the same."""
         with suppress(OSError):
-            _finish(self.path)
+            _finish(self.unfinished, self.path)
             cache_folder.describe(self.path, self.contents)
         self.discard()
 
@@ -233,12 +234,14 @@ class OpenFile:
         """Delete the file unless it was finished."""
         if self.lock.is_locked:
             with suppress(OSError):
-                self.path.with_suffix(cache_folder.UNFINISHED).unlink(missing_ok=True)
+                self.unfinished.unlink(missing_ok=True)
             self.lock.release()
 
 
 def open_to_fill(decoder: Decoder, *, source: str = "") -> OpenFile | None:
     """Open a file of the cache for the images of a split, to fill it bit by bit.
+
+    It has a name and a lock of its own: who wants all images at once does not wait for a whole training.
 
     Args:
         decoder: From row to uint8 image.
@@ -254,20 +257,20 @@ def open_to_fill(decoder: Decoder, *, source: str = "") -> OpenFile | None:
     needed, limit = math.prod(shape), cache_folder.cache_limit()
     try:
         path = cache_folder.cache_root() / f"{image_key(decoder)}{cache_folder.PIXELS}"
+        unfinished = path.with_name(f"{path.stem}-filling{cache_folder.UNFINISHED}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(cache_folder.LOCK), timeout=0, thread_local=False)
+        lock = FileLock(unfinished.with_suffix(cache_folder.LOCK), timeout=0, thread_local=False)
         if path.exists() or needed > limit:
             return None
         lock.acquire()
-        cache_folder.make_room(path.parent, limit - needed, keep=path.stem)
-        pixels = _allocated(path, needed).view(shape)
+        cache_folder.make_room(path.parent, limit - needed, keep=unfinished.stem)
+        pixels = _allocated(unfinished, needed).view(shape)
     except Timeout:
         raise
     except (OSError, RuntimeError):
         return None
-    return OpenFile(
-        pixels, path, lock, cache_folder.Contents("pixels", source_name(source), str(shape[-1]), len(decoder.split))
-    )
+    contents = cache_folder.Contents("pixels", source_name(source), str(shape[-1]), len(decoder.split))
+    return OpenFile(pixels, unfinished, path, lock, contents)
 
 
 def image_key(decoder: Decoder) -> str:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -179,7 +179,7 @@ class BlockReader:
             batch_size=None,  # the rows of a block are an index of the data set
             sampler=self._parts,
             num_workers=workers,
-            worker_init_fn=leave_if_orphaned,
+            worker_init_fn=follow_parent,
             pin_memory=pin_memory,
             persistent_workers=keep and workers > 0,
             generator=torch.Generator(),  # a draw from the global one would change the noise of the next loss
@@ -192,15 +192,8 @@ class BlockReader:
             LongtailError: A worker was killed, as by a system out of memory.
         """
         self._parts[:] = parts
-        try:
+        with lost_workers_explained():
             yield from self._loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LongtailError(
-                "a process that decodes images was killed, perhaps for want of (shared) memory: train with fewer "
-                "--data.workers or a smaller batch_size, or enlarge /dev/shm."
-            ) from error
 
 
 class _Blocks(Dataset[Block]):
@@ -219,15 +212,36 @@ class _Blocks(Dataset[Block]):
         return Block(torch.from_numpy(pixels), problems)
 
 
-def leave_if_orphaned(_worker: int) -> None:
-    """End a worker whose parent was killed before the worker started.
+@contextmanager
+def lost_workers_explained() -> Iterator[None]:
+    """Turn PyTorch's error on a worker that was killed, which comes at any moment of the main thread, into a sentence.
 
-    PyTorch's workers check that their parent process is alive, but learn who it is only once they run: a worker that
-    starts late would take the process that inherited it for its parent, and never end.
+    Raises:
+        LongtailError: A worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LongtailError(
+            "a process that decodes images was killed, perhaps for want of (shared) memory: train with fewer "
+            "--data.workers or a smaller batch_size, or enlarge /dev/shm."
+        ) from error
+
+
+def follow_parent(_worker: int) -> None:
+    """Let a worker end when its parent says so or has gone, and not by what is sent to the process group.
+
+    Ctrl-C and a scheduler's SIGTERM reach the whole group: the parent, which finishes the step and saves, needs its
+    workers until then. PyTorch's workers check that their parent process is alive, but learn who it is only once they
+    run: a worker that starts late would take the process that inherited it for its parent, and never end.
     """
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDArray[Any]] | npt.NDArray[Any]
