@@ -109,6 +109,34 @@ def test_what_is_no_part_is_passed_over_or_named(tmp_path: Path) -> None:
         list_parts(tmp_path)
 
 
+@pytest.mark.parametrize("entry", ["[]", "3", "null", "{", "[" * 10**5])
+def test_a_part_that_does_not_say_what_it_is_is_named(entry: str, tmp_path: Path) -> None:
+    pq.write_table(rows([1]).cast(JOB.schema.with_metadata({"longtail": entry})), tmp_path / "part-1.parquet")
+    with pytest.raises(LongtailError, match=r"part-1\.parquet"):
+        read_part(tmp_path / "part-1.parquet")
+
+
+@pytest.mark.parametrize("column", ["key", "problem"])
+def test_a_damaged_page_is_named_and_can_be_discarded(column: str, tmp_path: Path) -> None:
+    with PartFolder(tmp_path, JOB) as folder:
+        folder.add(rows(range(5)))
+    (path,) = tmp_path.iterdir()
+    metadata = pq.ParquetFile(path).metadata.row_group(0).column(JOB.schema.names.index(column))
+    start = metadata.dictionary_page_offset or metadata.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + metadata.total_compressed_size] = b"\xff" * metadata.total_compressed_size
+    path.write_bytes(data)
+    with pytest.raises(LongtailError, match=path.name):
+        PartFolder(tmp_path, JOB)
+    with pytest.raises(LongtailError, match=path.name):
+        list(rows_of([parts.Part(path, JOB, 5, 1, 0)], JOB.schema.names))
+    other = tmp_path / "part-of-others.parquet"
+    other.write_bytes(b"not ours")
+    with PartFolder(tmp_path, JOB, restart=True) as folder:
+        assert folder.count == 0
+    assert list(tmp_path.iterdir()) == [other]
+
+
 @pytest.mark.parametrize("number", [1, 3, 40])
 def test_rows_come_in_the_order_of_the_listing(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_WINDOW", 300)

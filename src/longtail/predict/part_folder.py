@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -26,6 +28,7 @@ _LEAST_SECONDS = 1.0
 _SHARE_LOST = 0.02  # of the work that a kill may lose
 _MOST_BYTES = 8 * 2**20  # of rows that wait for their part to be finished
 _LOCK = ".lock"  # name of the file that the process which writes holds locked
+_NAME = re.compile(r"part-[0-9a-f]+-[0-9a-f]+\.parquet")  # of the parts of this folder and those of a cluster
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system without them
 
 
@@ -69,9 +72,9 @@ class PartFolder:
         try:
             if isinstance(folder, Path):
                 remove_leftovers(folder / "part-1.parquet")
-            self.parts = list_parts(folder)
             if restart:
-                self._discard()
+                self._discard(path for path in folder.glob("part-*.parquet") if _is_part(path))
+            self.parts = [] if restart else list_parts(folder)
             self._refuse_others()
             self.parts += [] if earlier is None else [earlier]
             self._done = identities(self.parts, done=True)
@@ -158,20 +161,27 @@ class PartFolder:
         Raises:
             LongtailError: The system refuses.
         """
-        self._discard()
+        self._discard(part.path for part in self.parts if part.path.parent == self.folder)
+        self.parts = []
         self._unlock()
         if isinstance(self.folder, Path):
             with suppress(OSError):
                 self.folder.rmdir()
 
-    def _discard(self) -> None:
+    def _discard(self, paths: Iterable[Place]) -> None:
         try:
-            for part in self.parts:
-                if part.path.parent == self.folder:
-                    part.path.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        self.parts = []
+
+
+def _is_part(path: Place) -> bool:
+    """Whether a file is a part, or was one by its name before it was damaged."""
+    try:
+        return read_part(path) is not None
+    except LongtailError:
+        return _NAME.fullmatch(path.name) is not None
 
 
 def _lock(path: Path) -> int | None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +31,7 @@ POSITION: Final = "position"
 KEY: Final = "key"
 _ENTRY: Final = b"longtail"  # of the schema's metadata: the job of a part
 _WINDOW = 8_192  # rows sorted at a time
-_REMEDY = "delete it, or name another folder"
+_REMEDY = "delete it and repeat the command that wrote it"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,13 @@ def read_part(path: Place) -> Part | None:
         data = (file.schema_arrow.metadata or {}).get(_ENTRY)
         if data is None:
             return None
-        require_format(str(path), json.loads(data).get("format"), FORMAT)
+        try:
+            entries = json.loads(data)
+        except (ValueError, RecursionError):
+            entries = None
+        if not isinstance(entries, dict):
+            raise LongtailError(f"{path} does not say in JSON what it is a part of: {_REMEDY}.")
+        require_format(str(path), entries.get("format"), FORMAT)
         job = validate(_JOB, data, str(path), _REMEDY)
         if not file.schema_arrow.equals(job.schema):
             raise LongtailError(f"{path} lacks columns of a part of predictions: {_REMEDY}.")
@@ -153,9 +160,12 @@ def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
     return [part for part in parts if part is not None]
 
 
-def _opened(path: Place) -> pq.ParquetFile:
+@contextmanager
+def _opened(path: Place) -> Iterator[pq.ParquetFile]:
+    """Open a part; what is damaged in it may be met only when its rows are read."""
     try:
-        return pq.ParquetFile(path if isinstance(path, Path) else path.open())
+        with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
+            yield file
     except FileNotFoundError as error:
         raise LongtailError(f"{path} was removed by another command: repeat this one.") from error
     except (OSError, pa.ArrowException) as error:

@@ -158,7 +158,7 @@ def predict_images(
         prior: The class prior to expect, as for :func:`longtail.predict.predictor.load`.
         image_column: The column of a table that holds the images, where it is not found by its name.
         shard: Predict only this shard, such as ``3/8``; ``out`` is then a part, a Parquet file for
-            :func:`longtail.predict.merge.merge_shards`. If it is finished already, only new images are added.
+            :func:`longtail.predict.merge.merge_parts`. If it is finished already, only new images are added.
         restart: Start over even if an unfinished or, of a shard, a finished file exists.
         format: Format of the table, if its suffix does not tell; CSV when not given.
         workers: Threads that decode images; by default as many as there are cores.
