@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 import uuid
 from collections import Counter
@@ -16,12 +17,15 @@ import pytest
 from failing_store import failing
 from local_s3 import local_s3, new_bucket, s3_environment
 from PIL import Image
+from rich.console import Console
 
 from longtail import remote
 from longtail.errors import LongtailError, UsageError
 from longtail.predict import predict
 from longtail.predict.images import LeftOut, find_images
-from longtail.predict.predict import predict_images
+from longtail.predict.merge import merge_parts
+from longtail.predict.predict import PredictionReport, predict_images
+from longtail.predict.predictor import Predictor
 from longtail.predict.shards import Shard, path_key
 
 
@@ -118,8 +122,6 @@ def test_a_table_names_remote_images(ready: Path, bucket: str, tmp_path: Path) -
 def test_a_stopped_prediction_goes_on(
     ready: Path, photos: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from longtail.predict.predictor import Predictor
-
     def stop(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
 
@@ -240,6 +242,100 @@ def test_what_a_store_did_not_give_is_tried_again(
     before = out.read_bytes()
     assert predict_images(ready, bucket, out, shard="1/1").earlier == 7
     assert out.read_bytes() == before
+
+
+def test_the_same_command_fetches_what_a_table_lacks_and_that_alone(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out, shown, fetched = type(fsspec.filesystem("memory")), tmp_path / "out.csv", io.StringIO(), Counter[str]()
+    whole = store.cat_file
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "cat_file", expiring(whole, 2))
+        first = predict_images(ready, bucket, out, workers=1, console=Console(file=shown, width=200))
+    assert (first.predicted, first.skipped, first.later) == (2, 5, 4)
+    assert any(line.startswith("not fetched: 4 ") for line in shown.getvalue().splitlines())
+    assert ", 4 not fetched:" in str(first)
+    assert len(out.read_text().splitlines()) == 3
+    fsspec.filesystem("memory").rm(f"{bucket}/deep/er/d.webp")  # one of them is not there any more
+
+    def cat_file(self: Any, path: str, **options: Any) -> bytes:
+        fetched[Path(path).name] += 1
+        return bytes(whole(self, path, **options))
+
+    monkeypatch.setattr(store, "cat_file", cat_file)
+    again = predict_images(ready, bucket, out, workers=1)
+    assert (again.earlier, again.predicted, again.skipped, again.later) == (3, 2, 1, 0)
+    assert len(fetched) == 3
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.csv", "out.csv.skipped.csv"]
+    assert len(out.read_text().splitlines()) == 5
+    assert "again later" not in Path(f"{out}.skipped.csv").read_text()
+
+
+def test_a_merge_says_which_shards_to_repeat(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merged() -> tuple[PredictionReport, str]:
+        shown = io.StringIO()
+        report = merge_parts(tmp_path / "parts", tmp_path / "all.csv", console=Console(file=shown, width=200))
+        return report, shown.getvalue()
+
+    store, parts = (
+        type(fsspec.filesystem("memory")),
+        [tmp_path / "parts" / f"part-{number}.parquet" for number in (1, 2)],
+    )
+    predict_images(ready, bucket, parts[0], shard="1/2")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "cat_file", expiring(store.cat_file, 1))
+        lacking = predict_images(ready, bucket, parts[1], shard="2/2", workers=1)
+    assert lacking.later > 0
+    report, text = merged()
+    assert report.later == lacking.later
+    assert f"{lacking.later} not fetched (part-2.parquet)" in text
+    assert "--shard 2/2," in text
+    predict_images(ready, bucket, parts[1], shard="2/2")
+    report, text = merged()
+    assert (report.predicted, report.skipped, report.later) == (5, 2, 0)
+    assert "not fetched" not in text
+
+
+def test_a_shard_forgets_what_it_did_not_get_and_is_no_longer_there(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = type(fsspec.filesystem("memory")), tmp_path / "part.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "cat_file", failing(store.cat_file, 10**9))
+        assert predict_images(ready, bucket, out, shard="1/1").later == 6
+    fsspec.filesystem("memory").rm(bucket, recursive=True)
+    fsspec.filesystem("memory").pipe(f"{bucket}/film.mov", b"")
+    predict_images(ready, bucket, out, shard="1/1")
+    assert [Path(name).name for name in pq.read_table(out)["path"].to_pylist()] == ["film.mov"]
+
+
+def test_a_folder_that_can_be_listed_again_is_not_skipped(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, out = type(fsspec.filesystem("memory")), tmp_path / "out.csv"
+    listing = store.ls
+
+    def ls(self: Any, path: str, **options: Any) -> Any:
+        if path.rstrip("/").endswith("deep"):
+            raise OSError("503 Slow Down")
+        return listing(self, path, **options)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "ls", ls)
+        patch.setattr(predict, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict_images(ready, bucket, out)
+    problems = pq.read_table(tmp_path / "out.csv.parts")["problem"].to_pylist()
+    assert any("listed" in problem for problem in problems if problem)
+    report = predict_images(ready, bucket, out)
+    assert (report.earlier, report.predicted, len(out.read_text().splitlines())) == (5, 2, 6)
+    with Path(f"{out}.skipped.csv").open() as file:
+        assert {Path(row[0]).name for row in csv.reader(file)} == {"path", "broken.png", "film.mov"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ Names: TypeAlias = tuple[str, ...]  # of the folders below the first one, and of
 TABLES: Final = {".csv", ".tsv", ".parquet"}
 SORTED_AT_ONCE = 10_000  # names of a folder
 _ROWS_AT_ONCE = 64  # of a Parquet file
-_LEFT_OUT = "its images are left out."
+LEFT_OUT: Final = "its images are left out."
+"""The end of the sentence about a folder that cannot be listed."""
 
 
 class Item(NamedTuple):
@@ -322,7 +323,7 @@ def _walk(
 
 
 def _unlisted(folder: str, reason: str) -> Item:
-    return Item(folder, folder, f"the folder {folder!r} cannot be listed ({reason}): {_LEFT_OUT}", is_folder=True)
+    return Item(folder, folder, f"the folder {folder!r} cannot be listed ({reason}): {LEFT_OUT}", is_folder=True)
 
 
 def require_listed(item: Item) -> None:
@@ -339,7 +340,7 @@ def require_listed(item: Item) -> None:
     """
     if item.is_folder:
         remedy = "restore the access to it and repeat the command; what is finished is kept."
-        raise LongtailError(item.problem.removesuffix(_LEFT_OUT) + remedy)
+        raise LongtailError(item.problem.removesuffix(LEFT_OUT) + remedy)
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -71,7 +71,7 @@ def merge_parts(
             "predict the shards of one of them."
         )
     write_tables(parts, parts[0].job.columns, path, kind)
-    report.skipped = sum(part.bad for part in parts)
+    report.skipped, report.later = sum(part.bad for part in parts), sum(part.later for part in parts)
     report.predicted = sum(part.rows for part in parts) - report.skipped
     report.doubles = count_doubles(parts) if parts[0].job.is_table else 0
     report.seconds = time.perf_counter() - begun
@@ -82,6 +82,13 @@ def merge_parts(
             reporter.say(f"skipped: {problem}", style="yellow")
     if report.doubles:
         reporter.say(f"note: {report.doubles:,} rows repeat the image of an earlier row")
+    if report.later:
+        incomplete = [str(part.job.shard) for part in parts if part.later and part.job.shard is not None]
+        what = f"predict --shard {_joined(incomplete)}" if incomplete else "the command that writes the parts"
+        reporter.say(
+            f"not fetched: {report.later:,} that a store or a disk did not give; repeat {what}, and merge again",
+            style="yellow",
+        )
     reporter.say(str(report))
     return report
 
@@ -135,13 +142,21 @@ def _refuse_missing(folder: Place, parts: Sequence[Part], reporter: Reporter) ->
         begun = [part for part in unfinished if part.job.shard == replace(shard, index=index)] if shard else []
         reporter.say(f"shard {index}/{count}: missing{f'; unfinished, {_counts(begun)} so far' if begun else ''}")
     if missing:
-        names = listed([f"{index}/{count}" for index in missing]).replace("'", "")
+        names = _joined([f"{index}/{count}" for index in missing])
         raise LongtailError(f"shards are missing in {folder}: predict --shard {names} first.")
 
 
 def _counts(parts: Sequence[Part]) -> str:
-    bad = sum(part.bad for part in parts)
-    return f"{sum(part.rows for part in parts):,} images{f', {bad:,} unreadable' if bad else ''}"
+    later = sum(part.later for part in parts)
+    bad = sum(part.bad for part in parts) - later
+    words = [f"{sum(part.rows for part in parts):,} images"]
+    words += [f"{bad:,} unreadable"] if bad else []
+    words += [f"{later:,} not fetched"] if later else []
+    return ", ".join(words)
+
+
+def _joined(shards: Sequence[str]) -> str:
+    return listed(shards).replace("'", "")
 
 
 def _problems(parts: Sequence[Part]) -> list[str]:

@@ -77,6 +77,7 @@ class PartFolder:
             self.parts = [] if restart else list_parts(folder)
             self._refuse_others()
             self.parts += [] if earlier is None else [earlier]
+            self.earlier = frozenset(part.path for part in self.parts)
             self._done = identities(self.parts, done=True)
         except BaseException:
             self._unlock()
@@ -119,7 +120,7 @@ class PartFolder:
     def has(self, identity: int) -> bool:
         """Whether an earlier command is done with an image, by its key, or by its position in a table.
 
-        It is not with one that a store did not give.
+        It is not with one that a store did not give, nor with a folder that could not be listed.
         """
         value = np.uint64(identity)
         index = int(np.searchsorted(self._done, value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from longtail.errors import LATER, LongtailError, first_line
 from longtail.files import cannot_write, is_stream, writing
+from longtail.predict.images import LEFT_OUT
 from longtail.predict.shards import Shard
 from longtail.predict.table import PROBLEM, RAW_PATH, Format, column_type, open_table
 from longtail.remote import Place
@@ -94,6 +95,7 @@ class Part:
         rows: Number of images, including those that could not be read.
         bad: Number of those that could not be read.
         first: Position of its first image in the listing.
+        later: Number of those in ``bad`` that a store did not give, and may give later.
         repeats: Rows that are left out, in order, as another part has their images; see :func:`without_repeats`.
     """
 
@@ -102,6 +104,7 @@ class Part:
     rows: int
     bad: int
     first: int
+    later: int = 0
     repeats: tuple[int, ...] = ()
 
     @property
@@ -142,11 +145,12 @@ def read_part(path: Place) -> Part | None:
         job = validate(_JOB, data, str(path), _REMEDY)
         if not file.schema_arrow.equals(job.schema):
             raise LongtailError(f"{path} lacks columns of a part of predictions: {_REMEDY}.")
-        rows, bad, first = file.metadata.num_rows, 0, 0
+        rows, bad, first, later = file.metadata.num_rows, 0, 0, 0
         for number, batch in enumerate(file.iter_batches(_WINDOW, columns=[PROBLEM, POSITION])):
             bad += len(batch) - batch[PROBLEM].null_count
+            later += int(_ends_with(batch, LATER).sum())
             first = batch[POSITION][0].as_py() if number == 0 and len(batch) else first
-    return Part(path, job, rows, bad, first)
+    return Part(path, job, rows, bad, first, later)
 
 
 def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
@@ -188,7 +192,8 @@ def identities(parts: Iterable[Part], *, done: bool = False) -> npt.NDArray[np.u
 
     Args:
         parts: The parts.
-        done: Leave out images that a store did not give: they are to be tried again.
+        done: Leave out images that a store did not give, and folders that could not be listed: they are to be tried
+            again.
     """
     images = array("Q")
     for part in parts:
@@ -205,9 +210,12 @@ def _identities(batch: pa.RecordBatch, part: Part) -> npt.NDArray[np.uint64]:
 
 
 def _is_to_try_again(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    return _ends_with(batch, LATER) | _ends_with(batch, LEFT_OUT)
+
+
+def _ends_with(batch: pa.RecordBatch, end: str) -> npt.NDArray[np.bool_]:
     # By the end of the sentence: so it is known of parts that earlier versions wrote, too.
-    ends = pc.ends_with(batch[PROBLEM], LATER).fill_null(False)
-    return np.asarray(ends.to_numpy(zero_copy_only=False))
+    return np.asarray(pc.ends_with(batch[PROBLEM], end).fill_null(False).to_numpy(zero_copy_only=False))
 
 
 def count_doubles(parts: Iterable[Part]) -> int:
@@ -216,43 +224,50 @@ def count_doubles(parts: Iterable[Part]) -> int:
     return len(keys) - len(np.unique(keys))
 
 
-def without_repeats(parts: Sequence[Part]) -> list[Part]:
+def without_repeats(parts: Sequence[Part], earlier: Set[Place] = frozenset()) -> list[Part]:
     """Return parts that have each image once: as it was predicted, where one of them had to try it again.
 
     Work is done twice where a cluster has lost a node, where a command ended before it had removed the parts of its
     table, or where two commands wrote at once.
+
+    Args:
+        parts: The parts.
+        earlier: Paths of those that were there before a command that has listed all images. What they say is to be
+            tried again is left out: it has been tried, or it is no longer listed, such as a folder whose images are.
     """
     images = identities(parts)
     twice = np.unique(images[1:][images[1:] == images[:-1]])
-    if not len(twice):
+    if not len(twice) and not any(part.bad for part in parts if part.path in earlier):
         return list(parts)
     done = np.intersect1d(twice, identities(parts, done=True))
     kept, result = set[int](), list[Part]()
     for part in parts:
-        repeats, bad, start = list[int](), 0, 0
+        repeats, bad, later, start = list[int](), 0, 0, 0
         for batch in part.batches(_WINDOW, [part.identity, PROBLEM]):
             values, is_bad = _identities(batch, part), batch[PROBLEM].is_valid()
-            is_superseded = _is_to_try_again(batch) & np.isin(values, done)
-            for row in np.flatnonzero(np.isin(values, twice)).tolist():
+            is_later = _ends_with(batch, LATER)
+            is_superseded = _is_to_try_again(batch) & (np.isin(values, done) | (part.path in earlier))
+            for row in np.flatnonzero(np.isin(values, twice) | is_superseded).tolist():
                 if is_superseded[row] or int(values[row]) in kept:
                     repeats.append(start + row)
                     bad += is_bad[row].as_py()
+                    later += int(is_later[row])
                 else:
                     kept.add(int(values[row]))
             start += len(batch)
-        whole = part.rows - len(repeats), part.bad - bad
-        result.append(dataclasses.replace(part, rows=whole[0], bad=whole[1], repeats=tuple(repeats)))
+        rows, bad, later = part.rows - len(repeats), part.bad - bad, part.later - later
+        result.append(dataclasses.replace(part, rows=rows, bad=bad, later=later, repeats=tuple(repeats)))
     return result
 
 
-def remove_repeats(parts: Sequence[Part]) -> int:
-    """Write parts again where they have images that another one has, and return how many those were.
+def remove_repeats(parts: Sequence[Part], earlier: Set[Place] = frozenset()) -> int:
+    """Write parts again without what :func:`without_repeats` leaves out, and return how many rows that was.
 
     Raises:
         LongtailError: The system refuses to write.
     """
     removed = 0
-    for part in without_repeats(parts):
+    for part in without_repeats(parts, earlier):
         if part.repeats:
             removed += len(part.repeats)
             batches = part.batches(_WINDOW, part.job.schema.names)

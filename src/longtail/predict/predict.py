@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,8 @@ from longtail.remote import Place, RemotePath, is_url
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 from longtail.run.model_files import ModelInfo
 
+WARNINGS: Final = ("skipped: ", "not fetched: ")
+"""Beginnings of the lines of a report that say what is missing."""
 _MOST_FILES_SHOWN = 20
 _MOST_FAILED = 50  # images in a row that a store does not give
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, where there is no terminal to draw a bar on
@@ -58,7 +61,8 @@ class PredictionReport:
     Attributes:
         out: The table.
         predicted: Number of rows that this command added.
-        skipped: Number of files that it could not read, including those in ``unread``.
+        skipped: Number of files that it could not read, including those in ``unread`` and ``later``.
+        later: Number of images that a store or a disk did not give; the same command tries them again.
         unread: Files in formats that are not read at all, by suffix.
         left_out: Counts of other files and folders that are not in the table.
         doubles: Rows that repeat the name of an earlier row, if a table named the images.
@@ -73,6 +77,7 @@ class PredictionReport:
     out: Place
     predicted: int = 0
     skipped: int = 0
+    later: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     left_out: LeftOut = field(default_factory=LeftOut)
     doubles: int = 0
@@ -83,8 +88,10 @@ class PredictionReport:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        """Return one line: how many images were predicted and how many files were skipped."""
-        tail = f", {self.skipped:,} unreadable skipped" if self.skipped else ""
+        """Return one line: how many images were predicted, were not given by a store, and were skipped."""
+        unreadable = self.skipped - self.later
+        tail = f", {unreadable:,} unreadable skipped" if unreadable else ""
+        tail += f", {self.later:,} not fetched" if self.later else ""
         return f"{self.predicted:,} predicted{tail}: {self.out}{REPLACED if self.replaced else ''}"
 
     def count(self, batch: Sequence[Prediction]) -> None:
@@ -92,6 +99,7 @@ class PredictionReport:
         bad = [(image.name, image.problem) for image in batch if image.label is None]
         self.predicted += len(batch) - len(bad)
         self.skipped += len(bad)
+        self.later += sum(problem.endswith(LATER) for _, problem in bad)
         self.unread.update(Path(name).suffix.lower() for name, _ in bad if is_unread_path(name))
         if is_stream(self.out):
             self.problems += bad
@@ -109,6 +117,11 @@ class PredictionReport:
         if unread:
             words = count_words(self.unread)
             yield f"skipped: {unread:,} in formats that are not read ({words}): convert them to JPEG or PNG"
+        if self.later:
+            remedy = (
+                "predict them again" if is_stream(self.out) else "the same command tries them, and them alone, again"
+            )
+            yield f"not fetched: {self.later:,} that a store or a disk did not give; {remedy}"
         if self.listed_in:
             yield f"all skipped files are listed in {self.listed_in}"
         if str(self.left_out):
@@ -143,7 +156,8 @@ def predict_images(
     where the run has a threshold), and for the ``top_k`` likeliest classes ``label_1``, ``probability_1``,
     ``label_2``, and so on. Rows go to finished parts in the folder ``out`` with ``.parts`` at its end, of which the
     table is made; the same call continues them. An image that cannot be read gets no row; the console names it, and
-    ``out`` with ``.skipped.csv`` at its end lists all of them. To a stream, such as a pipe or ``-``, the standard
+    ``out`` with ``.skipped.csv`` at its end lists all of them. If a store did not give some, the parts stay, and the
+    same call tries these again and makes the table anew. To a stream, such as a pipe or ``-``, the standard
     output, rows go as they are made.
 
     Args:
@@ -209,7 +223,7 @@ def predict_images(
     if shard is not None and report.earlier and not report.predicted + report.skipped:
         reporter.say(f"note: {path} was finished already; --restart predicts its images again")
     for text in report.lines():
-        reporter.say(text, style="yellow" if text.startswith("skipped: ") else None)
+        reporter.say(text, style="yellow" if text.startswith(WARNINGS) else None)
     return report
 
 
@@ -371,17 +385,22 @@ def _totals(listing: Images, job: Job, earlier: int, info: ModelInfo, *, exact: 
 
 
 def _finish(folder: PartFolder, report: PredictionReport, kind: Format) -> int:
-    """Make the table of the parts, remove them, and return how many rows of a table repeat an image."""
+    """Make the table of the parts and return how many rows of a table repeat an image.
+
+    The parts are removed, unless the same command can go on with them to try again what a store did not give.
+    """
     folder.flush()
-    parts, job = without_repeats(folder.parts), folder.job
+    parts, job = without_repeats(folder.parts, folder.earlier), folder.job
     if job.shard is None:
         write_tables(parts, job.columns, report.out, kind)
         report.listed_in = str(skipped_path(report.out)) if any(part.bad for part in parts) else ""
     else:
-        report.replaced &= (is_new := [part.path for part in parts] != [report.out])
+        is_new = [(part.path, part.repeats) for part in parts] != [(report.out, ())]
+        report.replaced &= is_new
         if is_new:
             write_part(report.out, job, rows_of(parts, job.schema.names))
         report.listed_in = f"the column {PROBLEM} of {report.out}" if any(part.bad for part in parts) else ""
     doubles = count_doubles(parts) if job.is_table else 0
-    folder.remove()
+    if job.shard is not None or not any(part.later for part in parts):
+        folder.remove()
     return doubles

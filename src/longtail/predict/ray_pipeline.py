@@ -28,7 +28,7 @@ from longtail.predict.images import find_images
 from longtail.predict.merge import COMPLETE
 from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_repeats, rows_of
-from longtail.predict.predict import Chosen, PredictionReport, job_of
+from longtail.predict.predict import WARNINGS, Chosen, PredictionReport, job_of
 from longtail.predict.predictor import Prediction
 from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
@@ -133,7 +133,7 @@ def predict_on_ray(
         report.seconds = time.perf_counter() - begun
         _finish(folder, report, total)
     for text in report.lines():
-        reporter.say(text, style="yellow" if text.startswith("skipped: ") else None)
+        reporter.say(text, style="yellow" if text.startswith(WARNINGS) else None)
     return report
 
 
@@ -262,16 +262,14 @@ def _wait(parts: Iterator[int | None], watch: Watch, bar: Bar, earlier: int) -> 
 
 def _finish(folder: PartFolder, report: PredictionReport, total: int) -> None:
     """Check that each image is in one part, list those that could not be read, and say that the parts are complete."""
-    earlier = {part.path for part in folder.parts}
-    if total:
-        remove_repeats(list_parts(folder.folder))
+    if total or any(part.later for part in folder.parts):
+        remove_repeats(list_parts(folder.folder), folder.earlier)
     parts = list_parts(folder.folder)
-    # More, where a store did not give an earlier command images that are no longer in it.
     if (rows := sum(part.rows for part in parts)) < folder.count + total:
         raise LongtailError(
             f"{folder.folder} has {rows:,} of {folder.count + total:,} images: repeat the command; parts are kept."
         )
-    new = [part for part in parts if part.path not in earlier]
+    new = [part for part in parts if part.path not in folder.earlier]
     report.predicted = sum(part.rows - part.bad for part in new)
     report.count(list(_unread(new)))
     skipped = folder.folder / SKIPPED
