@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -277,6 +279,40 @@ def test_a_cluster_writes_what_one_machine_would_and_goes_on(
 
     # Finished: nothing is left to do.
     assert predict_on_ray(ready, photos, out, device="cpu").predicted == 0
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_file_of_the_prior_is_read_here(
+    device: str, ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pipeline, "GPU", "cpu")
+    monkeypatch.chdir(tmp_path)  # where no machine of the cluster works
+    Path("prior.json").write_text(json.dumps({name: 9**number for number, name in enumerate(load_info(ready).classes)}))
+    report = predict_on_ray(ready, photos, "parts", device=device, batch_size=16, prior="prior.json", top_k=1)
+    assert report.predicted == 60
+    merge_parts("parts", "merged.csv")
+    predict_images(ready, photos, "whole.csv", workers=1, batch_size=16, prior="prior.json", top_k=1)
+    predict_images(ready, photos, "without.csv", workers=1, batch_size=16, top_k=1)
+    merged, whole, without = (pd.read_csv(f"{name}.csv")["confidence"] for name in ("merged", "whole", "without"))
+    assert merged.to_numpy() == pytest.approx(whole.to_numpy(), abs=2e-6)
+    assert merged.to_numpy() != pytest.approx(without.to_numpy(), abs=2e-6)
+
+
+def test_every_machine_fetches_the_same_commit(
+    ray: Any, ready: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = []
+
+    def parts_of(_: Any, __: Any, work: Any) -> Iterator[int]:
+        works.append(work)
+        return iter(())
+
+    monkeypatch.setattr(ray_pipeline, "local_run", lambda _: str(shutil.copytree(ready, tmp_path / "5ac2")))
+    monkeypatch.setattr(ray_pipeline, "_parts_by_cpus", parts_of)
+    with pytest.raises(LongtailError, match="repeat"):  # as there are no parts
+        predict_on_ray("hf:me/fish", photos, tmp_path / "parts", device="cpu")
+    assert works[0].run == "hf:me/fish@5ac2"
 
 
 @pytest.mark.timeout(280)

@@ -60,6 +60,25 @@ def local_run(run: str | os.PathLike[str]) -> str:
         )
 
 
+def run_everywhere(run: str | os.PathLike[str], folder: str) -> str:
+    """Return what a run is called on every machine: its absolute path, or its name on the hub with its commit.
+
+    All machines then fetch the same files, even if others are pushed meanwhile.
+
+    Args:
+        run: The run, as it was named.
+        folder: Where :func:`local_run` has it; that of a fetched one is called by its commit.
+
+    Example:
+        >>> run_everywhere("hf:me/fish@v1", "/cache/models--me--fish/snapshots/5ac2")
+        'hf:me/fish@5ac2'
+    """
+    text = os.fspath(run)
+    if text.startswith(HUB_PREFIX):
+        return f"{text.partition('@')[0]}@{Path(folder).name}"
+    return os.path.abspath(text)  # noqa: PTH100
+
+
 def push_run(
     run: str | os.PathLike[str],
     repo_id: str,

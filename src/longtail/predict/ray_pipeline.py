@@ -23,7 +23,7 @@ from longtail.config.options import EngineName
 from longtail.console import Bar, Reporter
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import output_place, remove, write_atomically
-from longtail.predict.hub import local_run
+from longtail.predict.hub import local_run, run_everywhere
 from longtail.predict.images import find_images
 from longtail.predict.merge import COMPLETE
 from longtail.predict.part_folder import PartFolder
@@ -65,8 +65,8 @@ def predict_on_ray(
 ) -> PredictionReport:
     """Predict images on a Ray cluster: list here; there read, decode, predict and write parts.
 
-    RUN, images and ``out`` are paths that are the same on every machine, or URLs. The same call continues: finished
-    parts in ``out`` are kept, and at the end each image is in one of them once.
+    RUN, images and ``out`` are paths that are the same on every machine, or URLs, or for RUN ``hf:OWNER/NAME``. The
+    same call continues: finished parts in ``out`` are kept, and at the end each image is in one of them once.
 
     Args:
         run_dir: As for :func:`longtail.predict.predict.predict_images`.
@@ -95,8 +95,10 @@ def predict_on_ray(
     listing, run = find_images(images, image_column=image_column), local_run(run_dir)
     reporter = Reporter(console or Console(quiet=True), plain_seconds=60.0)
     info = load_info(run)
+    shares = None  # read here, as a file of the user's may be on this machine only
     if prior is not None:
-        info = with_prior(info, read_prior(prior, info, lambda text: reporter.say(f"note: {text}")))
+        shares = tuple(read_prior(prior, info, lambda text: reporter.say(f"note: {text}")).tolist())
+        info = with_prior(info, shares)
     job = job_of(run, info, images, listing, top_k=top_k, prior=prior, column=image_column)
     report = PredictionReport(output_place(out))
     begun = time.perf_counter()
@@ -106,10 +108,10 @@ def predict_on_ray(
             reporter.say(f"continuing after {folder.count:,} files of an earlier command")
         gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "auto" else 0
         work = Work(
-            run=os.path.abspath(run),  # noqa: PTH100
+            run=run_everywhere(run_dir, run),
             device=GPU if gpus else "cpu",
             engine=engine,
-            prior=prior,
+            prior=shares,
             top_k=top_k,
             batch_size=batch_size,
             look=info.preprocessing,

@@ -19,6 +19,7 @@ from longtail.predict.parts import KEY, POSITION, Job, write_part
 from longtail.predict.predict import part_rows, until_store_fails
 from longtail.predict.predictor import Predictor, read_item
 from longtail.predict.table import PROBLEM
+from longtail.predict.target_prior import with_prior
 from longtail.remote import Place, is_url
 
 GPU: Final = "cuda"
@@ -31,10 +32,10 @@ class Work:
     """What is done with the images, the same on every machine.
 
     Attributes:
-        run: The RUN folder.
+        run: The RUN folder, or ``hf:OWNER/NAME@COMMIT``.
         device: Device of the network.
         engine: As for :class:`~longtail.predict.predictor.Predictor`.
-        prior: As there.
+        prior: The share of each class to expect, if not the run's own.
         top_k: As there.
         batch_size: As there.
         look: The size and interpolation of the network's input.
@@ -46,7 +47,7 @@ class Work:
     run: str
     device: str
     engine: EngineName
-    prior: str | None
+    prior: tuple[float, ...] | None
     top_k: int
     batch_size: int
     look: Preprocessing
@@ -73,9 +74,18 @@ def predict_part(block: pa.Table, work: Work) -> int:
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: str, run: str, device: str, engine: EngineName, prior: str | None) -> Predictor:  # noqa: ARG001
-    """Return the predictor of this process, which does many blocks; ``model`` tells runs of the same name apart."""
-    return Predictor(run, device=device, engine=engine, prior=prior)
+def _predictor(
+    model: str,  # noqa: ARG001 - tells runs of the same name apart
+    run: str,
+    device: str,
+    engine: EngineName,
+    prior: tuple[float, ...] | None,
+) -> Predictor:
+    """Return the predictor of this process, which does many blocks."""
+    predictor = Predictor(run, device=device, engine=engine)
+    if prior is not None:
+        predictor.info = with_prior(predictor.info, prior)
+    return predictor
 
 
 def _rows(items: Iterable[Item], block: pa.Table, predictor: Predictor, work: Work, threads: int) -> pa.Table:
@@ -104,7 +114,7 @@ class PredictingActor:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._predictor = Predictor(work.run, device=work.device, engine=work.engine, prior=work.prior)
+        self._predictor = _predictor(work.job.model, work.run, work.device, work.engine, work.prior)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return the rows of a block of decoded images."""
