@@ -73,10 +73,13 @@ class ShardedSplit:
         np.add.at(sizes, [shard.band for shard in self.shards], [shard.images for shard in self.shards])
         return sizes
 
-    @property
-    def fewest_shards(self) -> int:
-        """Number of shards of the band that has the fewest."""
-        return int(np.bincount([shard.band for shard in self.shards], minlength=self.num_bands).min())
+    def dealt(self, band: int) -> list[int]:
+        """Return the numbers of the shards of a band, in the order in which they are dealt to those who draw.
+
+        One without images is left out, unless the shards belong to hands, which its place counts for.
+        """
+        of_band = (number for number, shard in enumerate(self.shards) if shard.band == band)
+        return [number for number in of_band if self.hands or self.shards[number].images]
 
 
 @dataclass(frozen=True)

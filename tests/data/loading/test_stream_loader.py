@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from streams import memory_split
+from streams import memory_split, undealt_split
 
 from longtail.data.loading.stream_loader import StreamLoader, StreamSampler, count_lanes
 from longtail.data.samplers import STRATEGIES, class_probabilities
@@ -119,6 +119,39 @@ def test_as_many_lanes_as_processes_that_share_the_hands() -> None:
     dealt, alone = memory_split(COUNTS).shards, memory_split(COUNTS, fewest=5).shards
     assert [count_lanes(dealt, processes) for processes in (1, 2, 3, 8)] == [8, 8, 3, 8]
     assert [count_lanes(alone, processes) for processes in (1, 5)] == [1, 5]
+
+
+@pytest.mark.parametrize("strategy", ["shuffle", "instance"])
+@pytest.mark.parametrize(
+    ("hands", "processes", "lanes", "distinct"),
+    [(0, 1, 1, 180), (0, 2, 2, 150), (0, 3, 3, 180), (4, 1, 2, 150), (4, 2, 2, 150), (0, 4, 0, 0), (4, 4, 0, 0)],
+)
+def test_no_lane_is_without_images(strategy: str, hands: int, processes: int, lanes: int, distinct: int) -> None:
+    """As where a shard is empty, or all of it is held out."""
+    split = undealt_split([[0] * 60, [], [0, 1] * 30, [1] * 60], num_classes=2, hands=hands)
+    options = {"num_samples": 180, "buffer": 12, "world_size": processes}
+    if not lanes:
+        with pytest.raises(LongtailError, match="processes"):
+            StreamSampler(split, (90, 90), strategy, **options)  # type: ignore[arg-type]
+        return
+    ranks = [StreamSampler(split, (90, 90), strategy, rank=rank, **options) for rank in range(processes)]  # type: ignore[arg-type]
+    assert ranks[0].num_lanes == lanes
+    images = [image for rank in ranks for image in draw(rank, 180 // processes)]
+    if strategy == "shuffle":  # a lane of 60 images passes over them, while one of 120 has not given all of them
+        assert len({(image.shard, image.row) for image in images}) == distinct
+    assert {image.shard for image in images} == {0, 2, 3}
+
+
+def test_a_state_of_other_lanes_is_refused() -> None:
+    shards = [[0, 1] * 6] * 4
+    two = StreamSampler(undealt_split(shards, 2), (24, 24), "shuffle", num_samples=48, buffer=8, world_size=2)
+    other = StreamSampler(undealt_split(shards, 2), (24, 24), "shuffle", num_samples=48, buffer=8, rank=1, world_size=2)
+    draw(two, 6)
+    draw(other, 6)
+    alone = StreamSampler(undealt_split(shards, 2), (24, 24), "shuffle", num_samples=48, buffer=8)
+    two.load_tensors(two.tensors())
+    with pytest.raises(LongtailError, match="lanes"):
+        alone.load_tensors(two.tensors() | other.tensors())
 
 
 def test_every_process_has_the_same_number_of_draws() -> None:

@@ -29,24 +29,31 @@ LANES = 8
 def count_lanes(split: ShardedSplit, world_size: int) -> int:
     """Return the number of lanes that draws take turns in: a multiple of the processes, with a shard each of any band.
 
+    A lane without images has nothing to draw, as where all images of its shards are held out: then there are fewer.
+
     Args:
         split: The shards.
         world_size: Number of processes.
 
     Raises:
-        LongtailError: There are fewer shards than processes.
+        LongtailError: There are fewer shards with images than processes.
+
+    Example:
+        >>> from longtail.data.shard_index import Shard
+        >>> shards = tuple(Shard(f"{number}.parquet", images) for number, images in enumerate((3, 1, 2, 0)))
+        >>> count_lanes(ShardedSplit((6,), (0,), shards, hands=4), 1)
+        2
     """
-    fewest, lanes = split.fewest_shards, LANES
-    while lanes and split.hands:
-        if lanes <= fewest and lanes % world_size == 0 and split.hands % lanes == 0:
+    fewest = min(len(split.dealt(band)) for band in range(split.num_bands))
+    halved = [LANES >> step for step in range(LANES.bit_length())] if split.hands else []
+    for lanes in [*(lanes for lanes in halved if lanes % world_size == 0 == split.hands % lanes), world_size]:
+        shares = (band_shares(split, lane, lanes, {}) for lane in range(lanes))
+        if lanes <= fewest and all(any(share.images for share in of_lane) for of_lane in shares):
             return lanes
-        lanes //= 2
-    if fewest < world_size:
-        raise LongtailError(
-            f"{world_size} processes need as many shards of each band, and one has {fewest}: start fewer, or "
-            f"prepare with --band-shards {world_size}."
-        )
-    return world_size
+    raise LongtailError(
+        f"{world_size} processes need as many shards with images, of each band where there are bands, and there are "
+        f"fewer: start fewer, or prepare with --band-shards {world_size}."
+    )
 
 
 def shared_bands(split: ShardedSplit, most: int) -> list[int]:
@@ -84,8 +91,7 @@ def band_shares(
     """
     shares = []
     for band in range(split.num_bands):
-        numbers = [number for number, shard in enumerate(split.shards) if shard.band == band]
-        numbers = numbers if band in kept else numbers[lane::lanes]
+        numbers = split.dealt(band) if band in kept else split.dealt(band)[lane::lanes]
         shares.append(BandShare(tuple(numbers), sum(split.shards[number].images for number in numbers), kept.get(band)))
     return shares
 
@@ -229,7 +235,7 @@ class StreamSampler(EpochSampler):
         """
         numbers = {int(name.partition(".")[0]) for name in tensors}
         ours = range(self.rank, self.num_lanes, self.world_size)
-        if numbers and not numbers >= set(ours):
+        if numbers and not set(ours) <= numbers <= set(range(self.num_lanes)):
             raise LongtailError(
                 f"the checkpoint has {len(numbers)} lanes of the stream and {self.world_size} processes need "
                 f"{self.num_lanes}: resume with the number of processes that it was made with."
