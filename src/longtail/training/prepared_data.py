@@ -157,19 +157,24 @@ def prepare_data(
         data.splits["train"].require(config.group_column)  # also where nothing is carved: it may be misspelled
 
     def hold_out(split: Split, fraction: float, *, option: str) -> tuple[Split, Split]:
-        if isinstance(split, StreamedSplit):
-            return split.hold_out(fraction, seed=config.split_seed, option=option)
         groups, num_classes = config.group_column, len(data.classes)
         return carve(split, fraction, seed=config.split_seed, groups=groups, num_classes=num_classes, option=option)
 
+    train, wanted = data.splits["train"], {"test": config.test_fraction, "validation": config.validation_fraction}
+    fractions = {name: fraction for name, fraction in wanted.items() if name not in data.splits and fraction > 0}
     notes = [str(finding) if finding.severity == "warning" else finding.message for finding in data.findings]
     if config.folds > 1:
         data, fold_notes = _one_fold(config, data)
         notes += fold_notes
-    elif "test" not in data.splits and config.test_fraction > 0:
-        rest, test = hold_out(data.splits["train"], config.test_fraction, option="--data.test_fraction")
+    elif isinstance(train, StreamedSplit) and fractions:  # both splits in one pass
+        rest_of_stream, held = train.hold_out(fractions, seed=config.split_seed)
+        data = data.with_splits(train=rest_of_stream, **held)
+    elif "test" in fractions:
+        rest, test = hold_out(train, config.test_fraction, option="--data.test_fraction")
         data = data.with_splits(train=rest, test=test)
-        notes.append(f"the source has no test split: {len(test)} images were held out (--data.test_fraction).")
+    if "test" in fractions and config.folds <= 1:
+        held_out = len(data.splits["test"])
+        notes.append(f"the source has no test split: {held_out} images were held out (--data.test_fraction).")
     if config.imbalance_ratio is not None:
         cut = cut_long_tailed(
             data.splits["train"],
@@ -181,8 +186,8 @@ def prepare_data(
         data = data.with_splits(train=cut)
     if "validation" not in data.splits and config.validation_fraction > 0:
         fraction = config.validation_fraction
-        rest, held_out = hold_out(data.splits["train"], fraction, option="--data.validation_fraction")
-        data = data.with_splits(train=rest, validation=held_out)
+        rest, validation = hold_out(data.splits["train"], fraction, option="--data.validation_fraction")
+        data = data.with_splits(train=rest, validation=validation)
     counts = data.counts()
     groups = counts.groups(many=config.many, few=config.few, by=config.groups)
     origins = {name: origins.get(name, "train") for name in data.splits}  # other splits were held out from train

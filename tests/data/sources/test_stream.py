@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import fsspec
@@ -91,7 +93,7 @@ def test_images_that_are_held_out_are_of_the_column_that_is_named(tmp_path: Path
         data = load_source(f"stream:{tmp_path}", image_column=column, label_column="label")
         train = data.splits["train"]
         assert isinstance(train, StreamedSplit)
-        held[column] = train.hold_out(0.5, seed=0, option="--data.test_fraction")[1]
+        held[column] = train.hold_out({"test": 0.5}, seed=0)[1]["test"]
     assert held["image"].labels.tolist() == held["thumbnail"].labels.tolist()
     assert held["image"].encoded(0)["bytes"] != held["thumbnail"].encoded(0)["bytes"]
 
@@ -171,34 +173,41 @@ def test_files_tell_their_split_by_name(tmp_path: Path) -> None:
 
 def test_a_part_is_held_out_of_every_class_by_hash(tmp_path: Path) -> None:
     train = train_of(f"stream:{write_stream(tmp_path / 'shards', test=False)}")
-    rest, held = train.hold_out(0.25, seed=0, option="--data.test_fraction")
+    rest, splits = train.hold_out({"test": 0.25}, seed=0)
+    held = splits["test"]
     assert np.bincount(held.labels).tolist() == [16, 10, 6, 3, 1]
     assert rest.shards.counts == (48, 30, 19, 9, 4)
     assert len(rest) == sum(shard.images for shard in rest.shards.shards) == 110
     streamed = [image for number in range(len(rest.shards.shards)) for image in rest.reader.images(number)]
     assert len(streamed) == 110
     assert not {image.name for image in streamed} & set(held.places())
-    again, same = train.hold_out(0.25, seed=0, option="--data.test_fraction")
-    assert same.fingerprint() == held.fingerprint()
+    again, same = train.hold_out({"test": 0.25}, seed=0)
+    assert same["test"].fingerprint() == held.fingerprint()
     assert again.fingerprint() == rest.fingerprint()
-    rest_of_rest, more = rest.hold_out(0.1, seed=0, option="--data.validation_fraction")
-    assert not set(more.places()) & set(held.places())
-    assert len(rest_of_rest) + len(more) == 110
-    assert train.hold_out(0.25, seed=1, option="--data.test_fraction")[1].fingerprint() != held.fingerprint()
+    rest_of_rest, more = rest.hold_out({"validation": 0.1}, seed=0)
+    assert not set(more["validation"].places()) & set(held.places())
+    assert len(rest_of_rest) + len(more["validation"]) == 110
+    at_once, both = train.hold_out({"test": 0.25, "validation": 0.1}, seed=0)
+    assert at_once.fingerprint() == rest_of_rest.fingerprint()
+    assert [sorted(split.places()) for split in both.values()] == [
+        sorted(held.places()),
+        sorted(more["validation"].places()),
+    ]
+    assert train.hold_out({"test": 0.25}, seed=1)[1]["test"].fingerprint() != held.fingerprint()
 
 
-def test_labels_are_read_once_to_count_them_and_once_to_hold_images_out(
+def test_archives_are_read_once_for_their_labels_and_once_for_all_images_that_are_held_out(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an archive, labels cannot be read without its images."""
-    labels, read = ShardReader.labels, list[str]()
+    examples, read = ShardReader._examples, list[int]()
 
-    def recorded(reader: ShardReader, shard: int) -> Iterator[str]:
-        for label in labels(reader, shard):
-            read.append(label)
-            yield label
+    def recorded(reader: ShardReader, columns: Sequence[str], shard: int, first: int) -> Iterator[dict[str, Any]]:
+        for example in examples(reader, columns, shard, first):
+            read.append(shard)
+            yield example
 
-    monkeypatch.setattr(ShardReader, "labels", recorded)
+    monkeypatch.setattr(ShardReader, "_examples", recorded)
     system = fsspec.filesystem("memory")
     system.pipe({"/birds/a.tar": tar([0, 1] * 8), "/birds/b.tar": tar([0, 0, 1] * 5, first=16)})
     config = DataConfig(source=f"stream:{store}", test_fraction=0.25, validation_fraction=0.1)
@@ -207,15 +216,31 @@ def test_labels_are_read_once_to_count_them_and_once_to_hold_images_out(
     assert prepare_data(config).data_hash == first.data_hash
     assert len(read) == 2 * 31
     assert [len(first.data.splits[name]) for name in ("train", "validation", "test")] == [21, 2, 8]
+    prepare_data(replace(config, split_seed=1))
+    assert len(read) == 3 * 31, "labels are kept, whatever the seed"
+
+
+def test_without_its_index_a_stream_is_counted_again(store: str) -> None:
+    """Also where files have the same sizes as before."""
+    system = fsspec.filesystem("memory")
+    for labels in ([0, 0, 0, 1], [0, 0, 1, 1]):
+        system.pipe("/birds/a.tar", tar(labels))
+        train = train_of(f"stream:{store}")
+        assert train.shards.counts == (labels.count(0), labels.count(1))
+        rest, held = train.hold_out({"test": 0.5}, seed=0)
+        streamed = [image.label for image in rest.reader.images(0)]
+        assert sorted(held["test"].labels.tolist() + streamed) == labels
+        assert np.bincount(streamed).tolist() == list(rest.shards.counts)
+        system.rm(f"/birds/{INDEX_FILE}")
 
 
 def test_one_process_counts_and_the_others_wait_for_it(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     system, counted, count = fsspec.filesystem("memory"), list[str](), stream._count
 
-    def recorded(folder: ShardFolder, label: str, reader: object) -> ShardIndex:
+    def recorded(source: str, folder: ShardFolder, label: str, reader: object) -> ShardIndex:
         counted.append(label)
         time.sleep(0.3)
-        return count(folder, label, reader)
+        return count(source, folder, label, reader)
 
     monkeypatch.setattr(stream, "_count", recorded)
     system.pipe("/birds/a.tar", tar([0, 1] * 8))
@@ -227,9 +252,9 @@ def test_one_process_counts_and_the_others_wait_for_it(store: str, monkeypatch: 
 def test_no_more_is_held_out_than_fits_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = train_of(f"stream:{write_stream(tmp_path / 'shards', test=False)}")
     monkeypatch.setattr("longtail.data.sources.stream.MOST_HELD_OUT", 20)
-    assert 15 <= len(train.hold_out(0.5, seed=0, option="--data.test_fraction")[1]) <= 25
+    assert 15 <= len(train.hold_out({"test": 0.5}, seed=0)[1]["test"]) <= 25
     with pytest.raises(LongtailError, match="test_fraction"):
-        train.hold_out(0.001, seed=0, option="--data.test_fraction")
+        train.hold_out({"test": 0.001}, seed=0)
 
 
 def test_what_needs_a_list_of_the_images_is_refused(tmp_path: Path) -> None:

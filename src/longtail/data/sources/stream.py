@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
 from longtail.data.columns import in_memory
 from longtail.data.dataset import Finding, ImageData, Split
-from longtail.data.loading.cache_folder import TABLE, Contents, cache_root, keep_folder, locked_entry
+from longtail.data.loading.cache_folder import TABLE, UNFINISHED, Contents, cache_root, keep_folder, locked_entry
 from longtail.data.shard_index import (
     INDEX_FILE,
     INDEX_FORMAT,
@@ -33,7 +33,7 @@ from longtail.data.shard_index import (
 )
 from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, list_shards, open_shard
 from longtail.data.sources.image_tables import untrained
-from longtail.data.sources.stream_order import first_rows, held_out_order
+from longtail.data.sources.stream_order import first_rows, held_out_order, keep_labels
 from longtail.data.sources.table_columns import Columns
 from longtail.data.sources.table_splits import split_name
 from longtail.data.stream_draws import Chances
@@ -130,16 +130,16 @@ class StreamedSplit(Split):
         text = json.dumps([self.shards.counts, shards, left_out])
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def hold_out(self, fraction: float, *, seed: int, option: str) -> tuple[StreamedSplit, Split]:
-        """Hold out a fraction of every class, chosen by a hash of the shard's name and the row.
+    def hold_out(self, fractions: Mapping[str, float], *, seed: int) -> tuple[StreamedSplit, dict[str, Split]]:
+        """Hold out fractions of every class for other splits, chosen by a hash of the shard's name and the row.
 
-        Of each class as many are held out as :func:`longtail.data.splits.carve` does, at most :data:`MOST_HELD_OUT`
-        together. They are copied into the cache of this machine, and which they are is kept there too.
+        Of each class as many are held out as :func:`longtail.data.splits.carve` does, for each split of what the ones
+        before have left, and at most :data:`MOST_HELD_OUT` together. The images of all splits are copied into the cache
+        of this machine in one pass over the shards, and which they are is kept there too.
 
         Args:
-            fraction: The share to hold out, in (0, 1).
+            fractions: The share to hold out for each split, in (0, 1).
             seed: Seed of the hash.
-            option: Name of the fraction in errors.
 
         Returns:
             The rest of the stream, and the images held out.
@@ -147,6 +147,23 @@ class StreamedSplit(Split):
         Raises:
             LongtailError: No image can be held out.
         """
+        order = held_out_order(self.source, self.folder, self.whole, self.reader, most=MOST_HELD_OUT, seed=seed)
+        rest, split_of = self, dict[tuple[int, int], str]()
+        for name, fraction in fractions.items():
+            rest, rows_of = rest._without(order, fraction, f"--data.{name}_fraction")
+            split_of |= {(shard, row): name for shard, rows in enumerate(rows_of) for row in rows}
+        images = (
+            (split_of[shard, image.row], image)
+            for shard in sorted({shard for shard, _ in split_of})
+            for image in self.reader.images(shard)
+            if (shard, image.row) in split_of
+        )
+        rows = [(*place, split_of[place]) for place in sorted(split_of)]
+        words = [*_words(self.folder, self.reader, self.shards), rows]
+        return rest, _kept(words, self.source, list(fractions), images)
+
+    def _without(self, order: IntArray, fraction: float, option: str) -> tuple[StreamedSplit, Sequence[frozenset[int]]]:
+        """Return the stream without a fraction of every class, and the rows of each shard that it is without."""
         counts = np.array(self.shards.counts)
         share = min(fraction, MOST_HELD_OUT / max(counts.sum(), 1))
         wanted = np.minimum(np.floor(counts * share + 0.5), np.maximum(counts - 1, 0)).astype(int)
@@ -155,11 +172,9 @@ class StreamedSplit(Split):
                 f"no image of {self.source!r} can be held out at {option} {fraction:g} without emptying a class: use "
                 f"{option} 0, which holds none out, or a larger one."
             )
-        order = held_out_order(self.source, self.folder, self.whole, self.reader, most=MOST_HELD_OUT, seed=seed)
         before = [self.reader.left_out.get(number, frozenset()) for number in range(len(self.shards.shards))]
         rows_of = first_rows(order, wanted, before)
-        held = {shard: rows for shard, rows in enumerate(rows_of) if rows}
-        left_out = {shard: before[shard] | rows for shard, rows in held.items()}
+        left_out = {shard: before[shard] | rows for shard, rows in enumerate(rows_of) if rows}
         remaining = replace(
             self.shards,
             counts=tuple((counts - wanted).tolist()),
@@ -169,16 +184,7 @@ class StreamedSplit(Split):
             ),
         )
         reader = replace(self.reader, left_out={**self.reader.left_out, **left_out})
-        images = (image for shard, rows in held.items() for image in self.reader.images(shard) if image.row in rows)
-        words = [
-            self.folder.url,
-            {shard.file: self.folder.sizes[shard.file] for shard in self.shards.shards},
-            self.reader.image,
-            self.reader.label,
-            list(self.reader.classes),
-            [(shard, sorted(rows)) for shard, rows in held.items()],
-        ]
-        return StreamedSplit(self.source, self.folder, remaining, reader, self.whole), _kept(words, self.source, images)
+        return StreamedSplit(self.source, self.folder, remaining, reader, self.whole), rows_of
 
 
 def load_stream(spec: str, columns: Columns) -> ImageData:
@@ -212,7 +218,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
     index = _stored_index(folder, label)
     if index is None:
         with locked_entry(_cached_index(folder, label).name):  # others wait, and read what one has counted
-            index = _stored_index(folder, label) or _count(folder, label, reader)
+            index = _stored_index(folder, label) or _count(source, folder, label, reader)
     splits: dict[str, Split] = {}
     for name, part in index.splits.items():
         files = [shard.file for shard in part.shards]
@@ -221,9 +227,8 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
             splits[name] = StreamedSplit(source, folder, part, whole)
             continue
         read = reader(files, index.classes)
-        images = (image for number in range(len(files)) for image in read.images(number))
-        words = [folder.url, {file: folder.sizes[file] for file in files}, image, label, list(index.classes)]
-        splits[name] = _kept(words, source, images)
+        images = ((name, each) for number in range(len(files)) for each in read.images(number))
+        splits |= _kept(_words(folder, read, part), source, [name], images)
     if "train" not in splits:
         raise LongtailError(f"{source!r} has no shard of training images: rename one train-*, or widen the pattern.")
     findings = [*untrained(index.classes, splits), *_unread_files(folder, index), *_slow_draws(index.splits["train"])]
@@ -290,15 +295,21 @@ def _divide(files: Any) -> dict[str, list[str]]:
     return dict(parts)
 
 
-def _count(folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
-    """Count the images of every class and shard once, and write the index next to the shards, else to the cache."""
+def _count(source: str, folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
+    """Count the images of every class and shard once, and write the index next to the shards, else to the cache.
+
+    The labels of training images are kept in the cache of this machine, as images may be held out by them.
+    """
     parts = _divide(folder.sizes)
     tallies: dict[str, list[Counter[str]]] = {}
     stated: dict[str, None] = {}
     for name, files in parts.items():
         read = reader(files, ())
         stated |= dict.fromkeys(read.stated_classes)
-        tallies[name] = [Counter(read.labels(number)) for number in range(len(files))]
+        if name == "train":
+            tallies[name] = keep_labels(source, folder, files, read, anew=True).counts()
+        else:
+            tallies[name] = [Counter(read.labels(number)) for number in range(len(files))]
     others = {name for tally in tallies.values() for counts in tally for name in counts} - stated.keys()
     classes = (*stated, *order_classes(others))
     splits = {}
@@ -325,32 +336,51 @@ def _write(folder: ShardFolder, label: str, data: bytes) -> None:
         write_atomically(_cached_index(folder, label), data)
 
 
-def _kept(words: Sequence[object], source: str, images: Iterator[StreamedImage]) -> Split:
-    """Copy images into the cache as an Arrow file that is mapped, or into memory where there is no cache."""
-    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
-    name = f"{digest}{TABLE}"
-    rows = keep_folder(name, 0, partial(_read_or_fill, images), lambda rows: Contents("table", source, "", len(rows)))
-    return Split(rows)
+def _words(folder: ShardFolder, reader: ShardReader, shards: ShardedSplit) -> list[object]:
+    """Return what the images of some shards follow from."""
+    sizes = {shard.file: folder.sizes[shard.file] for shard in shards.shards}
+    return [folder.url, sizes, reader.image, reader.label, list(reader.classes), list(shards.counts)]
 
 
-def _read_or_fill(images: Iterator[StreamedImage], folder: Path | None) -> datasets.Dataset:
+def _kept(
+    words: Sequence[object], source: str, names: Sequence[str], images: Iterator[tuple[str, StreamedImage]]
+) -> dict[str, Split]:
+    """Copy images, each with the name of its split, into the cache, or into memory where there is no cache."""
+    digest = hashlib.sha256(json.dumps([words, names]).encode()).hexdigest()
+    read = partial(_read_or_fill, names, images)
+    return keep_folder(
+        f"{digest}{TABLE}", 0, read, lambda splits: Contents("table", source, "", sum(map(len, splits.values())))
+    )
+
+
+def _read_or_fill(
+    names: Sequence[str], images: Iterator[tuple[str, StreamedImage]], folder: Path | None
+) -> dict[str, Split]:
+    """Map an Arrow file for each split, which are written first where they do not exist."""
     import datasets
 
     if folder is None:
-        return _in_memory(images).rows
-    file = folder / "images.arrow"
-    if not file.is_file():
+        parts: dict[str, list[StreamedImage]] = {name: [] for name in names}
+        for name, image in images:
+            parts[name].append(image)
+        return {name: _in_memory(part) for name, part in parts.items()}
+    files = {name: folder / f"{name}.arrow" for name in names}
+    if not all(file.is_file() for file in files.values()):
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / "images.unfinished"
         schema = _features().arrow_schema
-        with unfinished.open("wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        with ExitStack() as stack:
+            sinks = {name: stack.enter_context(file.with_suffix(UNFINISHED).open("wb")) for name, file in files.items()}
+            writers = {name: stack.enter_context(pa.ipc.new_stream(sink, schema)) for name, sink in sinks.items()}
             while batch := list(islice(images, 64)):
-                writer.write_table(_table(batch, schema))
-        unfinished.rename(file)
-    return datasets.Dataset.from_file(str(file)).cast_column("image", datasets.Image(decode=False))
+                for name, writer in writers.items():
+                    writer.write_table(_table([image for split, image in batch if split == name], schema))
+        for file in files.values():
+            file.with_suffix(UNFINISHED).rename(file)
+    rows = {name: datasets.Dataset.from_file(str(file)) for name, file in files.items()}
+    return {name: Split(each.cast_column("image", datasets.Image(decode=False))) for name, each in rows.items()}
 
 
-def _in_memory(images: Iterator[StreamedImage]) -> Split:
+def _in_memory(images: Iterable[StreamedImage]) -> Split:
     import datasets
 
     table = _table(list(images), _features().arrow_schema)
