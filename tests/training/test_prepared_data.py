@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from longtail.config.schema import DataConfig
 from longtail.data.dataset import ImageData, Split
 from longtail.errors import LongtailError
 from longtail.training import prepared_data
+from longtail.training.engine import Engine
 from longtail.training.prepared_data import inspect_environment, make_transform, prepare_data
 
 
@@ -21,6 +23,25 @@ def test_it_looks_at_the_images_themselves() -> None:
     assert (facts.classes, facts.side, facts.gpu, facts.hub, facts.cached) == (10, 8, "", False, frozenset())
     assert facts.imbalance_ratio > 9
     assert 300 < facts.images < 900
+
+
+def test_images_are_listed_where_other_processes_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events, agree, read = list[str](), Engine.agree, prepared_data.read_source
+
+    def recorded_agree(engine: Engine, make: Callable[[], Any], facts: Any) -> Any:
+        events.append("wait")
+        made = agree(engine, make, facts)
+        events.append("done")
+        return made
+
+    def recorded_read(config: DataConfig) -> ImageData:
+        events.append("list")
+        return read(config)
+
+    monkeypatch.setattr(Engine, "agree", recorded_agree)
+    monkeypatch.setattr(prepared_data, "read_source", recorded_read)
+    inspect_environment(build({"data": {"source": "digits"}}))
+    assert events == ["wait", "list", "done"]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def list_shards(pattern: str) -> ShardFolder:
 
 @dataclass(frozen=True)
 class ShardReader:
-    """Reads shards image by image, in constant memory.
+    """Reads shards image by image.
 
     Attributes:
         urls: The shards, paths or URLs.

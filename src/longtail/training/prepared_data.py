@@ -34,7 +34,7 @@ from longtail.device import accelerator_name
 from longtail.errors import LongtailError
 from longtail.models.candidate_networks import candidate_networks
 from longtail.models.timm import TIMM_PREFIX, cached_weights, packaged_weights
-from longtail.training.engine import Engine
+from longtail.training.engine import Engine, others_answering
 from longtail.training.forward_pass import ImageInputs
 
 if TYPE_CHECKING:
@@ -354,14 +354,19 @@ def inspect_environment(
     Raises:
         LongtailError: The source cannot be read.
     """
-    source = read_source(config.data)
-    # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
-    fold = 0 if config.data.is_cross_validation else config.data.fold
-    prepared = prepare_data(replace(config.data, fold=fold, skip_unreadable=False), source=source)
+    engine = Engine(config.training)
+
+    def read() -> PreparedData:
+        # Folds are alike, and a few images that cannot be read decide nothing: looking for them is left to the run.
+        fold = 0 if config.data.is_cross_validation else config.data.fold
+        return prepare_data(replace(config.data, fold=fold, skip_unreadable=False))
+
+    with others_answering(config.training.timeout):  # whose listing may take longer than that
+        prepared = engine.agree(read, lambda prepared: {"classes": " ".join(prepared.data.classes)})
     train = prepared.data.splits["train"]
     names = (PACKAGED, STRONG, TRANSFORMER, config.model.name)
     side, elongated = _look_at_shapes(train)
-    gpu = accelerator_name(Engine(config.training).device)
+    gpu = accelerator_name(engine.device)
     download = download and weighs_networks(config.recipe, config.mode, gpu, given)
     facts = Facts(
         images=len(train),
@@ -377,7 +382,7 @@ def inspect_environment(
         candidates=tuple(network.name for network in candidate_networks(download=download, ask=ask)),
         elongated=elongated,
     )
-    return facts, source
+    return facts, prepared.source
 
 
 def _look_at_shapes(split: Split) -> tuple[int, float]:
