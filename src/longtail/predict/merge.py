@@ -85,10 +85,7 @@ def merge_parts(
     if report.later:
         incomplete = [str(part.job.shard) for part in parts if part.later and part.job.shard is not None]
         what = f"predict --shard {_joined(incomplete)}" if incomplete else "the command that writes the parts"
-        reporter.say(
-            f"not fetched: {report.later:,} that a store or a disk did not give; repeat {what}, and merge again",
-            style="yellow",
-        )
+        reporter.say(f"{report.not_fetched}; repeat {what}, and merge again", style="yellow")
     reporter.say(str(report))
     return report
 

@@ -94,6 +94,11 @@ class PredictionReport:
         tail += f", {self.later:,} not fetched" if self.later else ""
         return f"{self.predicted:,} predicted{tail}: {self.out}{REPLACED if self.replaced else ''}"
 
+    @property
+    def not_fetched(self) -> str:
+        """The clause on ``later``."""
+        return f"not fetched: {self.later:,} image{'s' * (self.later != 1)} that a store or a disk did not give"
+
     def count(self, batch: Sequence[Prediction]) -> None:
         """Add the images of a batch."""
         bad = [(image.name, image.problem) for image in batch if image.label is None]
@@ -118,10 +123,8 @@ class PredictionReport:
             words = count_words(self.unread)
             yield f"skipped: {unread:,} in formats that are not read ({words}): convert them to JPEG or PNG"
         if self.later:
-            remedy = (
-                "predict them again" if is_stream(self.out) else "the same command tries them, and them alone, again"
-            )
-            yield f"not fetched: {self.later:,} that a store or a disk did not give; {remedy}"
+            remedy = "the same command tries them again, and only them"
+            yield f"{self.not_fetched}; {'predict them again' if is_stream(self.out) else remedy}"
         if self.listed_in:
             yield f"all skipped files are listed in {self.listed_in}"
         if str(self.left_out):
