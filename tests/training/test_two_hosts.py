@@ -1,4 +1,4 @@
-"""A run on two hosts, in two network namespaces joined by a veth pair, of which one process is killed in the middle."""
+"""A run on two hosts, in two network namespaces joined by a veth pair, where a host or the cable is lost on the way."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ TESTS = WORKER.parents[1]
 APART = ("unshare", "--user", "--map-root-user", "--net", "--kill-child")
 
 
-def test_a_killed_run_goes_on_by_itself_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing happened to, and of one for each loss."""
+    folder = tmp_path_factory.mktemp("runs")
     try:
         cable = ["ip", "link", "add", "left", "type", "veth", "peer", "name", "right"]
         subprocess.run([*APART, *cable], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"this machine lets no test make a network namespace: {getattr(error, 'stderr', '') or error}")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent / "src", TESTS / "support")))}
-    command = [*APART, sys.executable, str(WORKER), str(tmp_path)]
+    command = [*APART, sys.executable, str(WORKER), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    straight, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
-    assert straight.keys() == killed.keys()
-    assert all(torch.equal(straight[name], killed[name]) for name in straight)
-    assert len(list(tmp_path.glob("killed-*"))) == 1
+    return folder
+
+
+@pytest.mark.parametrize("loss", ["lost", "cut"], ids=["a host", "the cable"])
+def test_a_run_that_loses_a_part_goes_on_by_itself_and_ends_with_the_same_weights(loss: str, runs: Path) -> None:
+    straight, continued = (load_file(runs / name / "model.safetensors") for name in ("straight", loss))
+    assert straight.keys() == continued.keys()
+    assert all(torch.equal(straight[name], continued[name]) for name in straight)
+    assert (runs / f"{loss}-happened").exists()
