@@ -38,7 +38,7 @@ test: lint browser
 test-ray: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(VENV)/ray -r requirements-ray.txt
 	PYTHONPATH=$(CURDIR)/$(VENV)/ray $(BIN)/pytest -n 2 tests/test_ray_cluster.py tests/experiments/test_grid_ray.py \
-	  tests/predict/test_ray_pipeline.py tests/predict/test_remote_output.py
+	  tests/predict/test_ray_pipeline.py tests/predict/test_ray_nodes.py tests/predict/test_remote.py tests/predict/test_remote_output.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
