@@ -21,10 +21,11 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail.errors import LongtailError
+from longtail.errors import LATER, LongtailError
 from longtail.models import build_model
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict import part_folder, parts
+from longtail.predict.images import LEFT_OUT
 from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import (
     Job,
@@ -265,6 +266,16 @@ def test_two_that_do_not_see_the_lock_overwrite_nothing(tmp_path: Path, monkeypa
     refusal = OSError(errno.EIO, "Input/output error")
     with pytest.raises(LongtailError, match="Input/output"):
         PartFolder(tmp_path, JOB)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_what_was_to_be_tried_again_stays_where_a_folder_could_not_be_listed(tmp_path: Path, is_listed: bool) -> None:
+    problem = f"the store refuses: {LATER}" if is_listed else f"the folder 'deep' cannot be listed: {LEFT_OUT}"
+    data = [("deep/x.png", None, None, f"the store refuses: {LATER}"), ("deep", None, None, problem)]
+    for number in (0, 1):
+        write_part(tmp_path / f"part-{number}.parquet", JOB, [rows([number], data=data)])
+    once = without_repeats(list_parts(tmp_path), {tmp_path / "part-0.parquet"})
+    assert [part.later for part in once] == ([0, 1] if is_listed else [1, 0])
 
 
 def test_a_part_that_another_command_has_removed_is_told(tmp_path: Path) -> None:

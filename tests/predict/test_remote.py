@@ -380,6 +380,7 @@ def test_a_file_url_is_a_path_of_this_machine(ready: Path, photos: Path, tmp_pat
     report = predict_images(ready, tmp_path / "list.csv", f"file://localhost{url}/out.csv")
     assert (report.predicted, report.skipped, report.out) == (1, 1, folder / "out.csv")
     assert "elsewhere" in report.problems[0][1]
+    assert predict_images(ready, f"file://{tmp_path}/list.csv", tmp_path / "again.csv").predicted == 1
 
 
 def test_a_remote_table_is_refused(bucket: str) -> None:

@@ -252,7 +252,8 @@ def _stage(stage: StageConfig) -> str:
         f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} of {_TRAINED[stage.train]}",
         f"loss {stage.loss.name}",
         f"batches of {stage.batch_size}",
-        f"{stage.optimizer.name} at {stage.optimizer.lr:g}",
+        f"{stage.optimizer.name} at {stage.optimizer.lr:g}"
+        + (f", sgd at {stage.optimizer.sgd_lr:g}" if stage.optimizer.sgd_lr is not None else ""),
         stage.schedule.name,
     ]
     words += [f"{stage.sampler} draws"] if stage.sampler != "shuffle" else []

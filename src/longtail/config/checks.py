@@ -162,8 +162,8 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
         raise UsageError(f"--{name}.optimizer.nesterov needs momentum: set --{name}.optimizer.momentum above 0.")
     if stage.optimizer.sgd_lr is not None and not (stage.optimizer.name == "muon" and stage.optimizer.lr > 0):
         raise UsageError(
-            f"--{name}.optimizer.sgd_lr is the learning rate of what Muon does not train: set --{name}.optimizer.name "
-            f"muon and --{name}.optimizer.lr above 0, or leave it out."
+            f"--{name}.optimizer.sgd_lr trains classifier, biases and normalization while Muon trains the rest: set "
+            f"--{name}.optimizer.name muon and --{name}.optimizer.lr above 0, or leave it out."
         )
     if stage.cached_views and stage.train == "all":
         raise UsageError(

@@ -73,13 +73,23 @@ class ShardedSplit:
         np.add.at(sizes, [shard.band for shard in self.shards], [shard.images for shard in self.shards])
         return sizes
 
-    def dealt(self, band: int) -> list[int]:
-        """Return the numbers of the shards of a band, in the order in which they are dealt to those who draw.
+    def dealt(self, band: int, lanes: int = 1) -> list[int]:
+        """Return the numbers of the shards of a band, in the order in which they are dealt to lanes, one after another.
 
-        One without images is left out, unless the shards belong to hands, which its place counts for.
+        Those without images are left out where a lane would get no others, unless the shards belong to hands, which
+        their places count for.
+
+        Example:
+            >>> shards = tuple(Shard(f"{number}.tar", images) for number, images in enumerate((3, 0, 2, 1)))
+            >>> split = ShardedSplit((6,), (0,), shards)
+            >>> split.dealt(0, lanes=2), split.dealt(0, lanes=3)
+            ([0, 1, 2, 3], [0, 2, 3])
         """
-        of_band = (number for number, shard in enumerate(self.shards) if shard.band == band)
-        return [number for number in of_band if self.hands or self.shards[number].images]
+        of_band = [number for number, shard in enumerate(self.shards) if shard.band == band]
+        has_images = [any(self.shards[number].images for number in of_band[lane::lanes]) for lane in range(lanes)]
+        if self.hands or all(has_images):
+            return of_band
+        return [number for number in of_band if self.shards[number].images]
 
 
 @dataclass(frozen=True)

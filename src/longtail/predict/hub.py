@@ -61,7 +61,7 @@ def local_run(run: str | os.PathLike[str]) -> str:
 
 
 def run_everywhere(run: str | os.PathLike[str], folder: str) -> str:
-    """Return what a run is called on every machine: its absolute path, or its name on the hub with its commit.
+    """Return the name of a run on every machine: its absolute path, or its name on the hub with its commit.
 
     All machines then fetch the same files, even if others are pushed meanwhile.
 

@@ -120,7 +120,7 @@ class PartFolder:
     def has(self, identity: int) -> bool:
         """Whether an earlier command is done with an image, by its key, or by its position in a table.
 
-        It is not with one that a store did not give, nor with a folder that could not be listed.
+        Images that a store did not give, and folders that could not be listed, are not done.
         """
         value = np.uint64(identity)
         index = int(np.searchsorted(self._done, value))

@@ -234,7 +234,11 @@ def without_repeats(parts: Sequence[Part], earlier: Set[Place] = frozenset()) ->
         parts: The parts.
         earlier: Paths of those that were there before a command that has listed all images. What they say is to be
             tried again is left out: it has been tried, or it is no longer listed, such as a folder whose images are.
+            Where that command could not list a folder, it may not have come to all images, and nothing is left out.
     """
+    new = [part for part in parts if part.path not in earlier]
+    if any(_ends_with(batch, LEFT_OUT).any() for part in new if part.bad for batch in part.batches(_WINDOW, [PROBLEM])):
+        earlier = frozenset()
     images = identities(parts)
     twice = np.unique(images[1:][images[1:] == images[:-1]])
     if not len(twice) and not any(part.bad for part in parts if part.path in earlier):

@@ -43,7 +43,7 @@ from longtail.predict.parts import (
 from longtail.predict.predictor import Prediction, as_columns, column_names, load
 from longtail.predict.shards import Shard, parse_shard, path_key
 from longtail.predict.table import PROBLEM, Format, open_table, path_columns, table_format
-from longtail.remote import Place, RemotePath, is_url
+from longtail.remote import Place, RemotePath, is_url, local_path
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE, refuse_swapped
 from longtail.run.model_files import ModelInfo
 
@@ -246,10 +246,10 @@ def job_of(
     Images count by the absolute path that named them, a table also by its size and time; a model by its files, the
     prior that is expected by what it does to scores of zero.
     """
-    where = os.fspath(images)  # the same words mean others in another folder
+    where = local_path(os.fspath(images))  # the same words mean others in another folder
     identity: list[str | int] = [where if is_url(where) else os.path.abspath(where)]  # noqa: PTH100
     if listing.is_table:
-        status = os.stat(images)  # noqa: PTH116
+        status = os.stat(where)  # noqa: PTH116
         identity += [status.st_size, status.st_mtime_ns]
     digests = []
     for name in (MODEL_FILE, WEIGHTS_FILE):

@@ -114,7 +114,7 @@ class JointOptimizer(torch.optim.Optimizer):
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what was loaded."""
+        """Take a loaded state, and hand each optimizer its groups."""
         super().__setstate__(state)
         self._share()
 

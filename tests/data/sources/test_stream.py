@@ -117,6 +117,7 @@ def test_an_index_is_taken_for_the_label_column_that_it_counted(
     values["splits"]["train"]["counts"] = [3, 3]
     (tmp_path / INDEX_FILE).write_text(json.dumps(values))
     assert counted(columns[0]) == counts[columns[0]], "an index of earlier versions was counted by any column"
+    assert json.loads((tmp_path / INDEX_FILE).read_text())["label"] == columns[0], "and is replaced"
 
 
 def test_the_index_of_shards_that_an_earlier_version_prepared_is_taken(

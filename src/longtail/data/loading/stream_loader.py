@@ -44,10 +44,10 @@ def count_lanes(split: ShardedSplit, world_size: int) -> int:
         >>> count_lanes(ShardedSplit((6,), (0,), shards, hands=4), 1)
         2
     """
-    fewest = min(len(split.dealt(band)) for band in range(split.num_bands))
     halved = [LANES >> step for step in range(LANES.bit_length())] if split.hands else []
     for lanes in [*(lanes for lanes in halved if lanes % world_size == 0 == split.hands % lanes), world_size]:
         shares = (band_shares(split, lane, lanes, {}) for lane in range(lanes))
+        fewest = min(len(split.dealt(band, lanes)) for band in range(split.num_bands))
         if lanes <= fewest and all(any(share.images for share in of_lane) for of_lane in shares):
             return lanes
     raise LongtailError(
@@ -91,7 +91,7 @@ def band_shares(
     """
     shares = []
     for band in range(split.num_bands):
-        numbers = split.dealt(band) if band in kept else split.dealt(band)[lane::lanes]
+        numbers = split.dealt(band) if band in kept else split.dealt(band, lanes)[lane::lanes]
         shares.append(BandShare(tuple(numbers), sum(split.shards[number].images for number in numbers), kept.get(band)))
     return shares
 

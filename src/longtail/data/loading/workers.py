@@ -95,7 +95,7 @@ def decoding_seconds(decoder: Decoder) -> float:
     count = len(decoder.split)
     rows = np.linspace(0, count - 1, min(count, _TIMED)).astype(int).tolist()
 
-    def decode(some: list[int]) -> int:
+    def decode(some: list[int], latest: float) -> int:
         done = 0
         for row in some:
             if time.perf_counter() > latest:
@@ -105,12 +105,11 @@ def decoding_seconds(decoder: Decoder) -> float:
             done += 1
         return done
 
-    latest = math.inf
-    decode(rows[:1])  # loads what decoding needs
+    decode(rows[:1], math.inf)  # loads what decoding needs
     begun = time.perf_counter()
-    latest = begun + _TIMED_SECONDS
+    timed = partial(decode, latest=begun + _TIMED_SECONDS)
     with ThreadPoolExecutor(cores()) as pool:
-        decoded = sum(pool.map(decode, (rows[at : at + 8] for at in range(0, len(rows), 8))))
+        decoded = sum(pool.map(timed, (rows[at : at + 8] for at in range(0, len(rows), 8))))
     return (time.perf_counter() - begun) / max(1, decoded) * count
 
 
@@ -233,9 +232,9 @@ def lost_workers_explained() -> Iterator[None]:
 def follow_parent(_worker: int) -> None:
     """Let a worker end when its parent says so or has gone, and not by what is sent to the process group.
 
-    Ctrl-C and a scheduler's SIGTERM reach the whole group: the parent, which finishes the step and saves, needs its
-    workers until then. PyTorch's workers check that their parent process is alive, but learn who it is only once they
-    run: a worker that starts late would take the process that inherited it for its parent, and never end.
+    Ctrl-C in a terminal and the SIGTERM of ``timeout`` reach the whole group: the parent, which finishes the step and
+    saves, needs its workers until then. PyTorch's workers check that their parent process is alive, but learn who it
+    is only once they run: a late one would take the process that inherited it for its parent, and never end.
     """
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():

@@ -325,10 +325,14 @@ def _count(source: str, folder: ShardFolder, label: str, reader: Any) -> ShardIn
 
 
 def _write(folder: ShardFolder, label: str, data: bytes) -> None:
-    """Write an index next to its shards, unless there is another one or the place cannot be written: then the cache."""
+    """Write an index next to its shards, unless one of another label is there or the place cannot be written.
+
+    It then goes to the cache. One that an earlier version counted, by a label that it does not tell, is replaced.
+    """
     place = place_of(f"{folder.url}/{INDEX_FILE}")
     with suppress(OSError, LongtailError):  # which may be for reading only
-        if not place.exists():
+        stored = read_index(place.read_bytes(), str(place)) if place.is_file() else None
+        if stored is None or not (stored.label or any(split.hands for split in stored.splits.values())):
             with writing(place) as file:
                 file.write(data)
             return
@@ -337,7 +341,7 @@ def _write(folder: ShardFolder, label: str, data: bytes) -> None:
 
 
 def _words(folder: ShardFolder, reader: ShardReader, shards: ShardedSplit) -> list[object]:
-    """Return what the images of some shards follow from."""
+    """Return the values that decide which images some shards hold."""
     sizes = {shard.file: folder.sizes[shard.file] for shard in shards.shards}
     return [folder.url, sizes, reader.image, reader.label, list(reader.classes), list(shards.counts)]
 
@@ -375,7 +379,7 @@ def _read_or_fill(
                 for name, writer in writers.items():
                     writer.write_table(_table([image for split, image in batch if split == name], schema))
         for file in files.values():
-            file.with_suffix(UNFINISHED).rename(file)
+            file.with_suffix(UNFINISHED).replace(file)
     rows = {name: datasets.Dataset.from_file(str(file)) for name, file in files.items()}
     return {name: Split(each.cast_column("image", datasets.Image(decode=False))) for name, each in rows.items()}
 

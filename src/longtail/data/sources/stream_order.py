@@ -28,6 +28,11 @@ class StreamLabels:
     Attributes:
         names: Class names, in the order in which they were met.
         shards: For each shard the number of the name of each row, int32.
+
+    Example:
+        >>> labels = StreamLabels(["lynx", "cat"], [np.array([1, 1, 0]), np.array([1])])
+        >>> [dict(counts) for counts in labels.counts()]
+        [{'lynx': 1, 'cat': 2}, {'cat': 1}]
     """
 
     names: Sequence[str]
@@ -35,8 +40,12 @@ class StreamLabels:
 
     def counts(self) -> list[Counter[str]]:
         """Count the images of each class in every shard."""
-        tallies = (np.bincount(numbers, minlength=len(self.names)).tolist() for numbers in self.shards)
-        return [Counter(dict(zip(self.names, tally, strict=True))) for tally in tallies]
+
+        def of_shard(numbers: NDArray[np.int32]) -> Counter[str]:
+            found, counts = np.unique(numbers, return_counts=True)
+            return Counter({self.names[number]: count for number, count in zip(found, counts.tolist(), strict=True)})
+
+        return [of_shard(numbers) for numbers in self.shards]
 
 
 def keep_labels(
@@ -78,7 +87,7 @@ def _read_or_write_labels(reader: ShardReader, anew: bool, folder: Path | None) 
             for labels in read:
                 labels.tofile(file)
                 images.append(len(labels))
-        unfinished.rename(numbers)
+        unfinished.replace(numbers)
         write_atomically(description, json.dumps({"names": list(number_of), "images": images}).encode())
     stored = json.loads(description.read_bytes())
     whole = np.memmap(numbers, np.int32, "r") if sum(stored["images"]) else np.zeros(0, dtype=np.int32)
@@ -124,7 +133,7 @@ def _read_or_fill(
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / "order.unfinished.npy"
         np.save(unfinished, _order(shards, classes, labels(), most, seed))
-        unfinished.rename(file)
+        unfinished.replace(file)
     return np.asarray(np.load(file), dtype=np.int64)
 
 
