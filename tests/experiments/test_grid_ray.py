@@ -21,6 +21,7 @@ from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import Grid, PlannedRun, plan_grid, state_of
 from longtail.experiments.grid_ray import RayPool, choose_resources, ray_pool
 from longtail.experiments.grid_runner import Begun, run_grid
+from longtail.run.layout import CHECKPOINT_FOLDER, log_file
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'longtail[ray]'")
 pytestmark = pytest.mark.timeout(280)
@@ -89,6 +90,26 @@ def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path)
     assert (done, problems) == ([0, 1], {})
     assert [state_of(run) for run in grid.runs] == ["finished", "finished"]
     assert [len(starts_of(run)) for run in grid.runs] == [2 if run in on_it else 1 for run in grid.runs]
+
+
+def test_a_training_that_is_lost_ends_with_the_weights_of_an_undisturbed_one(cluster: Any, tmp_path: Path) -> None:
+    there, here = (plan_grid(spec(tmp_path / name, seeds=1, epochs=20)) for name in ("there", "here"))
+    run, straight = there.runs[1], here.runs[1]
+
+    def lose() -> None:
+        command = str(run.folder)
+        (process,) = (each for each in psutil.process_iter(["cmdline"]) if command in (each.info["cmdline"] or []))
+        os.kill(process.ppid(), signal.SIGKILL)
+
+    begun = (run.folder / CHECKPOINT_FOLDER).exists
+    with when((begun, lose)) as done, ray_pool("", Reporter(quiet=True)) as pool:
+        assert run_grid(there, Reporter(quiet=True), pool=pool) == {}
+    assert done == [0]
+    assert "resuming" in log_file(run.folder).read_text()
+    assert run_grid(here, Reporter(quiet=True), jobs=1) == {}
+    left, right = (load_file(each.folder / "model.safetensors") for each in (run, straight))
+    assert left.keys() == right.keys()
+    assert all(left[name].equal(right[name]) for name in left)
 
 
 def test_a_lost_board_ends_no_grid(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
