@@ -93,7 +93,12 @@ def curves(rows: list[dict[str, str]]) -> go.Figure:
         figure.add_scatter(x=x[-1:], y=y[-1:], mode="markers", marker={"color": color, "size": 10})
     for name, color in zip(names, COLORS, strict=False):
         last = max((points for (of, _), points in runs.items() if of == name), key=len)[-1]
-        place = {"x": float(last["passes"]), "y": 100 * float(last["balanced_accuracy"]), "yshift": 16}
+        place = {
+            "x": float(last["passes"]),
+            "y": 100 * float(last["balanced_accuracy"]),
+            "xanchor": "left",
+            "xshift": 10,
+        }
         figure.add_annotation(text=f"<b>{name}</b>", showarrow=False, font={"color": color, "size": 14}, **place)
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"t": 40, "r": 60, "b": 70})
     figure.update_xaxes(title="Passes over the training images (smaller ones by their pixels)", rangemode="tozero")
