@@ -199,8 +199,7 @@ def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ())
     Raises:
         LongtailError: The folder holds something else, or a run with other options, the first of which is named.
     """
-    from longtail.config.resolve import complete
-    from longtail.run.origin import first_difference, with_execution
+    from longtail.run.origin import continued, first_difference
     from longtail.training.engine import Engine, others_answering
 
     folder = Path(out)
@@ -217,7 +216,7 @@ def continues_run(config: RunConfig, out: str, *, ignored: Collection[str] = ())
                 "the first start, or choose another --out."
             )
         if not (folder / layout.METRICS_FILE).is_file():
-            layout.write_config(folder, with_execution(complete(layout.read_config(folder)), config))
+            layout.write_config(folder, continued(folder, config))
         return True
 
     with others_answering(config.training.timeout):

@@ -114,6 +114,11 @@ class ShardIndex:
     splits: Mapping[str, ShardedSplit]
     label: str = ""
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` wrote the shards, which deals them to hands."""
+        return any(split.hands for split in self.splits.values())
+
 
 def write_index(index: ShardIndex) -> bytes:
     """Return an index as JSON."""

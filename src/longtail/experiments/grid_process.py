@@ -7,13 +7,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from longtail.config.resolve import complete
 from longtail.device import JOBS, cores
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
-from longtail.run.layout import log_file, read_config, write_config
+from longtail.run.layout import log_file, write_config
 from longtail.run.lock import lock_file
-from longtail.run.origin import with_execution
+from longtail.run.origin import continued
 
 
 def train_command(run: PlannedRun) -> list[str]:
@@ -52,10 +51,7 @@ class RunProcess:
 
     def __init__(self, run: PlannedRun, command: Sequence[str], environment: dict[str, str]) -> None:
         self.run = run
-        config = run.config
-        if state_of(run) != "new":  # it has made its choices; options of speed may have changed since
-            config = with_execution(complete(read_config(run.folder)), config)
-        write_config(run.folder, config)
+        write_config(run.folder, run.config if state_of(run) == "new" else continued(run.folder, run.config))
         self._log = log_file(run.folder)
         with self._log.open("ab") as log:
             self._begin = log.tell()

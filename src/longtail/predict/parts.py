@@ -236,8 +236,8 @@ def without_repeats(parts: Sequence[Part], earlier: Set[Place] = frozenset()) ->
             tried again is left out: it has been tried, or it is no longer listed, such as a folder whose images are.
             Where that command could not list a folder, it may not have come to all images, and nothing is left out.
     """
-    new = [part for part in parts if part.path not in earlier]
-    if any(_ends_with(batch, LEFT_OUT).any() for part in new if part.bad for batch in part.batches(_WINDOW, [PROBLEM])):
+    new = [part for part in parts if earlier and part.bad and part.path not in earlier]
+    if any(_ends_with(batch, LEFT_OUT).any() for part in new for batch in part.batches(_WINDOW, [PROBLEM])):
         earlier = frozenset()
     images = identities(parts)
     twice = np.unique(images[1:][images[1:] == images[:-1]])

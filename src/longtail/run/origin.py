@@ -44,6 +44,15 @@ def with_execution(made: RunConfig, asked: RunConfig) -> RunConfig:
     return with_options(made, {key: value for key, value in options.items() if key.rpartition(".")[2] in of_execution})
 
 
+def continued(run: Path, asked: RunConfig) -> RunConfig:
+    """Return the configuration that a run goes on with: its own, with what it has chosen, at the speed asked for now.
+
+    Raises:
+        LongtailError: The configuration of the run cannot be read.
+    """
+    return with_execution(complete(read_config(run)), asked)
+
+
 def first_difference(run: Path, config: RunConfig, *, ignored: Collection[str] = ()) -> Difference | None:
     """Return the first option that differs from the run's, apart from those of speed; None where a run is the same.
 

@@ -20,7 +20,7 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
 from longtail.data.columns import in_memory
 from longtail.data.dataset import Finding, ImageData, Split
-from longtail.data.loading.cache_folder import TABLE, UNFINISHED, Contents, cache_root, keep_folder, locked_entry
+from longtail.data.loading.cache_folder import UNFINISHED, cache_root, keep_rows, locked_entry
 from longtail.data.shard_index import (
     INDEX_FILE,
     INDEX_FORMAT,
@@ -269,8 +269,7 @@ def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
         index = read_index(data, name)
         # Earlier versions did not write the column. Where `prepare` wrote the shards, which deals them to hands, it is
         # the one that `prepare` writes. Others may have been counted by any column, and are counted anew.
-        prepared = LABEL_COLUMN if any(split.hands for split in index.splits.values()) else ""
-        if (index.label or named or prepared) != label:
+        if (index.label or named or (LABEL_COLUMN if index.is_prepared else "")) != label:
             continue
         sizes = {shard.file: shard.bytes for split in index.splits.values() for shard in split.shards}
         if sizes.items() <= folder.sizes.items() and not _divide(set(folder.sizes) - set(sizes)):
@@ -332,7 +331,7 @@ def _write(folder: ShardFolder, label: str, data: bytes) -> None:
     place = place_of(f"{folder.url}/{INDEX_FILE}")
     with suppress(OSError, LongtailError):  # which may be for reading only
         stored = read_index(place.read_bytes(), str(place)) if place.is_file() else None
-        if stored is None or not (stored.label or any(split.hands for split in stored.splits.values())):
+        if stored is None or not (stored.label or stored.is_prepared):
             with writing(place) as file:
                 file.write(data)
             return
@@ -350,11 +349,8 @@ def _kept(
     words: Sequence[object], source: str, names: Sequence[str], images: Iterator[tuple[str, StreamedImage]]
 ) -> dict[str, Split]:
     """Copy images, each with the name of its split, into the cache, or into memory where there is no cache."""
-    digest = hashlib.sha256(json.dumps([words, names]).encode()).hexdigest()
     read = partial(_read_or_fill, names, images)
-    return keep_folder(
-        f"{digest}{TABLE}", 0, read, lambda splits: Contents("table", source, "", sum(map(len, splits.values())))
-    )
+    return keep_rows([words, names], source, read, lambda splits: sum(map(len, splits.values())))
 
 
 def _read_or_fill(

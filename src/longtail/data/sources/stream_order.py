@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longtail.counts import IntArray
-from longtail.data.loading.cache_folder import TABLE, UNFINISHED, Contents, keep_folder
+from longtail.data.loading.cache_folder import UNFINISHED, keep_rows
 from longtail.data.shard_index import ShardedSplit
 from longtail.data.shard_reader import ShardFolder, ShardReader
 from longtail.files import write_atomically
@@ -61,11 +61,8 @@ def keep_labels(
         anew: Whether they are read even if they are kept: files may have been written again with the same size.
     """
     words = ["labels", folder.url, {file: folder.sizes[file] for file in files}, reader.label]
-    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     read = partial(_read_or_write_labels, reader, anew)
-    return keep_folder(
-        f"{digest}{TABLE}", 0, read, lambda labels: Contents("table", source, "", sum(map(len, labels.shards)))
-    )
+    return keep_rows(words, source, read, lambda labels: sum(map(len, labels.shards)))
 
 
 def _read_or_write_labels(reader: ShardReader, anew: bool, folder: Path | None) -> StreamLabels:
@@ -112,10 +109,9 @@ def held_out_order(
     """
     files = {shard.file: folder.sizes[shard.file] for shard in shards.shards}
     words = [folder.url, files, reader.label, list(reader.classes), list(shards.counts), most, seed]
-    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     labels = partial(keep_labels, source, folder, list(files), replace(reader, left_out={}))
     read = partial(_read_or_fill, shards, reader.classes, labels, most, seed)
-    return keep_folder(f"{digest}{TABLE}", 0, read, lambda order: Contents("table", source, "", len(order)))
+    return keep_rows(words, source, read, len)
 
 
 def _read_or_fill(
