@@ -1,9 +1,10 @@
 """Rate of the candidate networks on one core, from pixels to features: OpenVINO, as `linear` mode uses it, and PyTorch.
 
-python benchmarks/networks.py --json docs/performance/networks.json
+python benchmarks/networks.py --precision fp32 --json docs/performance/networks.json
 
 Each network at its sizes next to 128 and 224 pixels, with random weights, whose arithmetic is the same, on pixels that
-are ready. Processor time of one thread, so that a machine may be shared.
+are ready. PyTorch has the same precision and channels last, as in a run. Processor time of one thread, so that a
+machine may be shared.
 """
 
 from __future__ import annotations
@@ -31,25 +32,33 @@ IMAGES = 8
 
 def main() -> None:
     """Measure every network at every size and show the rows."""
-    words = common.parser(__doc__ or "").parse_args()
+    options = common.parser(__doc__ or "")
+    options.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="arithmetic of both sides"
+    )
+    words = options.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(network, size, words.repeats) for network in CANDIDATE_NETWORKS for size in SIZES]
+    rows = [measure(network, size, words.precision, words.repeats) for network in CANDIDATE_NETWORKS for size in SIZES]
     common.show(rows)
     common.rows_to_json(words.json, rows)
 
 
-def measure(network: CandidateNetwork, largest: int, repeats: int) -> common.Row:
+def measure(
+    network: CandidateNetwork, largest: int, asked: Literal["auto", "fp32", "bf16"], repeats: int
+) -> common.Row:
     """The row of a network at its size next below ``largest``."""
     size = network.sizes(largest)[-1]
-    precision = Engine(TrainingConfig(device="cpu")).config.precision
+    precision = Engine(TrainingConfig(device="cpu", precision=asked)).config.precision
     arithmetic: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" else "fp32"
     look = Preprocessing(size, (0.5,) * 3, (0.25,) * 3)
     model = build_model(network.name, 2, in_size=size).eval()
     compiled = compile_backbone(model, look, images=IMAGES, engine="openvino", precision=arithmetic, store=False)
     pixels = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
+    plain = model.backbone.to(memory_format=torch.channels_last)  # as a run has it
+    images = look.normalize(pixels).contiguous(memory_format=torch.channels_last)
     sides = {
-        "openvino": partial(features, compiled.backbone, pixels),
-        "torch": partial(features, model.backbone, look.normalize(pixels)),
+        "openvino": partial(features, compiled.backbone, pixels, "fp32"),  # its own arithmetic is compiled in
+        "torch": partial(features, plain, images, arithmetic),
     }
     seconds = common.medians_of(sides, repeats, clock=time.process_time)
     ours, other = (IMAGES / seconds[side] for side in sides)
@@ -58,9 +67,9 @@ def measure(network: CandidateNetwork, largest: int, repeats: int) -> common.Row
     )
 
 
-def features(backbone: nn.Module, images: Tensor) -> None:
-    """Pass images through a network."""
-    with torch.inference_mode():
+def features(backbone: nn.Module, images: Tensor, precision: str) -> None:
+    """Pass images through a network, under autocast for bf16."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         backbone(images)
 
 

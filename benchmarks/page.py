@@ -1,6 +1,9 @@
-"""Put the rows of the benchmarks, with the goal of each, into the table of the page on performance.
+"""Fill the tables of the page on performance with the rows of the benchmarks, and mark the goals that are missed.
 
-python benchmarks/page.py docs/performance/*.json --out docs/performance.md
+python benchmarks/page.py docs/performance.md
+
+A table stands between two marks, of which the first names its files: ``<!-- rows begin losses.json -->``. They lie in
+the folder named after the page, ``docs/performance``.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from typing import Any, NamedTuple
 
 from common import KEYS, number
 
-HEAD = "| work | ours | reference | unit | times better | goal | share of the floor |\n|---|---|---|---|---|---|---|"
+MARKED = re.compile(r"(<!-- rows begin (\S.*?) -->).*?(<!-- rows end -->)", re.DOTALL)
+COLUMNS = ("work", "ours", "reference", "unit", "times better", "goal", "share of the floor")
+ALWAYS = ("work", "ours", "unit")  # other columns are left out where no row of a table has a value
+LONG = 16  # rows: a longer table is folded
 
 
 class Goal(NamedTuple):
@@ -37,7 +43,7 @@ class Goal(NamedTuple):
     device: str = ""
 
 
-# The first that fits a row is its goal.
+# The first that fits a row is its goal for a figure.
 GOALS = (
     Goal(r"^training step.* against the plain loop", "ratio", 20, None, "≥ 20 ×", device="NVIDIA"),
     Goal(r"^training step.* against the tuned loop", "ratio", 5, None, "≥ 5 ×", device="NVIDIA"),
@@ -55,6 +61,7 @@ GOALS = (
     Goal(r"^memory of training, .* without", "floor_share", 1 / 1.05, None, "≤ 1.05 × that of 20,000 images"),
     Goal(r"^predict of .* Ray nodes .*: images/s$", "ratio", 1.6, None, "≥ 1.6 ×"),
     Goal(r"^(features|predict) of (?!.* Ray nodes)", "ratio", 3, None, "≥ 3 ×"),
+    Goal(r"^(features|predict) of (?!.* Ray nodes)", "floor_share", 0.9, None, "≥ 90% of the floor"),
     Goal(r"^prepared", "ratio", 5, None, "≥ 5 ×"),
     Goal(r"^memory: longtail train", "ours", None, 1500, "< 1.5 GB"),
     Goal(r"^start: import longtail$", "ours", None, 0.3, "< 0.3 s"),
@@ -67,37 +74,60 @@ GOALS = (
 )
 
 
-def goal_of(row: Mapping[str, Any]) -> Goal | None:
-    """The goal of a row, or ``None``."""
-    fits = (goal for goal in GOALS if re.search(goal.work, row["name"]) and re.search(goal.device, row["device"]))
-    return next(fits, None)
+def goals_of(row: Mapping[str, Any]) -> list[Goal]:
+    """Return the goals of a row, at most one for each of its figures."""
+    fits = [goal for goal in GOALS if re.search(goal.work, row["name"]) and re.search(goal.device, row["device"])]
+    return [goal for at, goal in enumerate(fits) if goal.key not in {other.key for other in fits[:at]}]
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """The goal of a row in words, and plainly whether it is missed."""
-    goal = goal_of(row)
-    if goal is None:
-        return ""
-    value = row[goal.key]
+    """Return the goals of a row as text, marked where they are missed."""
+    return "; ".join(f"{goal.words}{_outcome(goal, row[goal.key])}" for goal in goals_of(row))
+
+
+def _outcome(goal: Goal, value: float | None) -> str:
     if value is None:
-        return f"{goal.words}, not measured"
+        return ", not measured"
     reached = (goal.least is None or value >= goal.least) and (goal.most is None or value <= goal.most)
-    return goal.words if reached else f"{goal.words}, **missed**"
+    return "" if reached else ", **missed**"
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as Markdown, those of each machine and set of versions under a line that names them."""
-    parts: dict[str, list[str]] = {}
+    """Return rows as Markdown, those of each machine and set of versions under a line that names them.
+
+    Example:
+        >>> row = {"name": "a step", "ours": 2.0, "other": None, "unit": "s", "ratio": None, "floor_share": None}
+        >>> print(table([row | {"device": "AMD EPYC, 2 cores", "versions": {"torch": "2.13.0"}}]))
+        AMD EPYC, 2 cores; torch 2.13.0:
+        <BLANKLINE>
+        | work | ours | unit |
+        |---|---|---|
+        | a step | 2.00 | s |
+        <BLANKLINE>
+    """
+    parts: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         share = "" if row["floor_share"] is None else f"{row['floor_share']:.0%}"
-        cells = [row["name"], number(row["ours"]), number(row["other"]), row["unit"], number(row["ratio"])]
+        cells = (row["name"], number(row["ours"]), number(row["other"]), row["unit"], number(row["ratio"]))
         where = "; ".join([row["device"], *(f"{package} {version}" for package, version in row["versions"].items())])
-        parts.setdefault(where, []).append("| " + " | ".join([*cells, verdict(row), share]) + " |")
-    return "\n".join("\n".join([f"{where}:", "", HEAD, *lines, ""]) for where, lines in parts.items())
+        parts.setdefault(where, []).append(dict(zip(COLUMNS, (*cells, verdict(row), share), strict=True)))
+    return "\n".join(_part(where, lines) for where, lines in parts.items())
+
+
+def _part(where: str, rows: list[dict[str, str]]) -> str:
+    shown = [column for column in COLUMNS if column in ALWAYS or any(row[column] for row in rows)]
+    cells = [shown, *([row[column] for column in shown] for row in rows)]
+    head, *lines = (f"| {' | '.join(line)} |" for line in cells)
+    text = "\n".join([f"{where}:", "", head, f"|{'---|' * len(shown)}", *lines, ""])
+    if len(rows) <= LONG:
+        return text
+    goals = [goal for row in rows for goal in row["goal"].split("; ") if goal and "not measured" not in goal]
+    missed = f", {sum('missed' in goal for goal in goals)} of {len(goals)} goals missed" if goals else ""
+    return f"<details><summary>{len(rows)} rows{missed}</summary>\n\n{text}\n</details>\n"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of one file.
+    """Read the rows of one file.
 
     Raises:
         ValueError: It does not hold rows of the form that benchmarks write.
@@ -108,34 +138,37 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def place(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Position of the rows of a file on the page: in the order of the goals, those without one last."""
-    return min((GOALS.index(goal) for goal in map(goal_of, rows) if goal is not None), default=len(GOALS))
-
-
-def fill(page: Path, rows: str) -> None:
-    """Put the table between the two marks of the page, leaving its words alone.
+def fill(page: Path) -> None:
+    """Fill every table of a page, leaving its text alone.
 
     Raises:
-        ValueError: The page has no marks.
+        ValueError: A file of rows in the folder of the page has no table, or a table names a file that is not there.
     """
-    begin, end = "<!-- rows begin -->", "<!-- rows end -->"
-    text = page.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(begin)
-    _, last, after = rest.partition(end)
-    if not mark or not last:
-        raise ValueError(f"{page} has no place for the rows: write {begin} and {end} where they belong.")
-    page.write_text(f"{before}{begin}\n\n{rows}\n{end}{after}", encoding="utf-8")
+    folder, text = page.with_suffix(""), page.read_text(encoding="utf-8")
+    named = [name for marked in MARKED.finditer(text) for name in marked[2].split()]
+    there = [path.name for path in folder.glob("*.json")]
+    if missing := sorted(set(there) - set(named)):
+        raise ValueError(
+            f"{page} has no table of {missing[0]}: write <!-- rows begin {missing[0]} --> and "
+            "<!-- rows end --> where it belongs."
+        )
+    if unknown := sorted(set(named) - set(there)):
+        raise ValueError(
+            f"{page} has a table of {unknown[0]}, which is not in {folder}: take it out, or make its rows."
+        )
+
+    def filled(marked: re.Match[str]) -> str:
+        rows = [row for name in marked[2].split() for row in read_rows(folder / name)]
+        return f"{marked[1]}\n\n{table(rows)}\n{marked[3]}"
+
+    page.write_text(MARKED.sub(filled, text), encoding="utf-8")
 
 
 def main() -> None:
     """Read the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("files", type=Path, nargs="+", help="what the benchmarks wrote with --json")
-    options.add_argument("--out", type=Path, required=True, help="the page whose table is replaced")
-    flags = options.parse_args()
-    files = sorted((read_rows(path) for path in flags.files), key=place)
-    fill(flags.out, table(row for rows in files for row in rows))
+    options.add_argument("page", type=Path, help="the page whose tables are filled")
+    fill(options.parse_args().page)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +28,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A script, found as it finds its neighbors when it is run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for each in ("common", "page", "losses", "samplers"):
+    for each in ("common", "page", "losses", "samplers", "performance_picture"):
         monkeypatch.delitem(sys.modules, each, raising=False)
     return __import__(name)
 
@@ -99,24 +100,57 @@ def test_a_goal_of_a_gpu_is_for_its_rows_only(common: ModuleType, page: ModuleTy
     assert page.verdict(row | {"device": "NVIDIA H100, 16 cores"}) == "≥ 20 ×, **missed**"
 
 
-def test_the_table_is_put_between_the_marks(
+def test_a_row_has_a_goal_for_each_of_its_figures(common: ModuleType, page: ModuleType) -> None:
+    row = common.row("features of 9 images of photos", 300.0, 100.0, "images/s", floor=400.0, device=CPU)
+    assert page.verdict(row) == "≥ 3 ×; ≥ 90% of the floor, **missed**"
+    assert page.verdict(row | {"floor_share": 0.95, "ratio": 2.0}) == "≥ 3 ×, **missed**; ≥ 90% of the floor"
+
+
+def test_tables_are_put_between_the_marks(
     common: ModuleType, page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, rows = tmp_path / "page.md", tmp_path / "rows.json"
-    target.write_text("before\n<!-- rows begin -->\nold\n<!-- rows end -->\nafter\n")
-    common.rows_to_json(rows, [made_up(common, "loss a, 1 x 2, eager", 5.0, 2.0, "ms", False)])
-    monkeypatch.setattr(sys, "argv", ["page.py", str(rows), "--out", str(target)])
+    target, marks = tmp_path / "page.md", "<!-- rows begin {} -->\nold\n<!-- rows end -->"
+    target.write_text(f"before\n{marks.format('losses.json')}\nbetween\n{marks.format('a.json b.json')}\nafter\n")
+    loss = made_up(common, "loss a, 1 x 2, eager", 5.0, 2.0, "ms", False)
+    common.rows_to_json(tmp_path / "page" / "losses.json", [loss] * (page.LONG + 1))
+    common.rows_to_json(tmp_path / "page" / "a.json", [made_up(common, "a step", 5.0, None, "ms", False)])
+    common.rows_to_json(tmp_path / "page" / "b.json", [made_up(common, "b step", 6.0, None, "ms", False)])
+    monkeypatch.setattr(sys, "argv", ["page.py", str(target)])
     page.main()
     text = target.read_text()
-    assert "| loss a, 1 x 2, eager | 5.00 | 2.00 | ms | 0.400 | ≤ 2 × the time, **missed** |  |" in text
-    assert text.startswith("before\n<!-- rows begin -->")
+    assert "| loss a, 1 x 2, eager | 5.00 | 2.00 | ms | 0.400 | ≤ 2 × the time, **missed** |" in text
+    assert "<details><summary>17 rows, 17 of 17 goals missed</summary>" in text
+    assert "| work | ours | unit |\n|---|---|---|\n| a step | 5.00 | ms |\n| b step | 6.00 | ms |\n" in text
+    assert text.startswith("before\n<!-- rows begin losses.json -->")
     assert text.endswith("<!-- rows end -->\nafter\n")
     assert "old" not in text
     page.main()
     assert target.read_text() == text
-    target.write_text("no marks")
-    with pytest.raises(ValueError, match="rows"):
-        page.main()
+
+
+def test_no_rows_are_forgotten(common: ModuleType, page: ModuleType, tmp_path: Path) -> None:
+    target = tmp_path / "page.md"
+    target.write_text("<!-- rows begin a.json -->\n<!-- rows end -->\n")
+    with pytest.raises(ValueError, match=r"a\.json"):
+        page.fill(target)
+    for name in ("a.json", "b.json"):
+        common.rows_to_json(tmp_path / "page" / name, [])
+    with pytest.raises(ValueError, match=r"b\.json"):
+        page.fill(target)
+
+
+def test_the_page_shows_its_rows(page: ModuleType, tmp_path: Path) -> None:
+    docs = BENCHMARKS.parent / "docs"
+    shutil.copytree(docs / "performance", tmp_path / "performance")
+    copy = Path(shutil.copy(docs / "performance.md", tmp_path))
+    page.fill(copy)
+    assert copy.read_text(encoding="utf-8") == (docs / "performance.md").read_text(encoding="utf-8")
+
+
+def test_every_bar_of_the_picture_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = load("performance_picture", monkeypatch)
+    rows = BENCHMARKS.parent / "docs" / "performance"
+    assert all(picture.gain(rows, bar) > 1 for bar in picture.BARS)
 
 
 def test_every_loss_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
