@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from torch import nn
@@ -134,32 +135,80 @@ def test_labels_of_digits_agree(tmp_path: Path, quiet: Reporter) -> None:
     assert "OpenVINO" in said[0]
 
 
-def test_a_run_is_evaluated_by_what_computed_its_features(
-    tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, images_passed: list[int]
-) -> None:
+def record_engine(run: Path, engine: str | None) -> None:
+    """Change what computed the features of a run."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["hardware"]["engine"] = engine
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_a_run_is_evaluated_by_what_computed_its_features(tmp_path: Path, quiet: Reporter) -> None:
     run = tmp_path / "run"
     start_run(config("linear"), run, quiet)
     assert open_run(run).config.training.engine == "torch"  # too few images for a conversion under auto
-    metrics = json.loads((run / "metrics.json").read_text())
-    for engine, installed, expected in (
-        ("openvino 2026.4.1", True, "openvino"),
-        ("openvino 2026.4.1", False, "auto"),
-        (None, True, "auto"),  # a run of an older version, or one that computed no features
-    ):
-        metrics["hardware"]["engine"] = engine
-        (run / "metrics.json").write_text(json.dumps(metrics))
-        spec = object() if installed else None
-        monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _, spec=spec: spec)
-        assert open_run(run).config.training.engine == expected
+    for engine in ("openvino 2026.4.1", None):  # none: a run of an older version, or one that computed no features
+        record_engine(run, engine)
+        assert open_run(run).config.training.engine == "auto"
     assert open_run(run, engine="torch").config.training.engine == "torch"
     assert read_metrics(run).hardware["engine"] is None
+
+
+def test_a_recorded_engine_that_is_gone_is_a_note(
+    tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    metrics = start_run(config("linear"), run, quiet)
+    record_engine(run, "openvino 2026.4.1")
+    for room in ("longtail.models.inference_engine", "longtail.experiments.finished_run"):
+        monkeypatch.setattr(f"{room}.openvino_problem", lambda: "it is not installed")
+    again = evaluate_run(run, reporter=Reporter())
+    assert again["accuracy"] == metrics["test"]["accuracy"]
+    assert "OpenVINO computed the features" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_recorded_engine_that_no_longer_converts_is_no_error(
+    tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    metrics = start_run(config("linear"), run, quiet)
+    record_engine(run, "openvino 2020.1")
+    evaluate_run(run, reporter=Reporter())
+    assert "runs on OpenVINO" in capsys.readouterr().err, "though the images are few"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no rule for aten::new")
+
+    monkeypatch.setattr("longtail.models.inference_engine._compile", refuse)
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "other-cache"))
+    for again in (evaluate_run(run, reporter=Reporter()), adjust_run(run, AdjustmentOptions())["test"]["before"]):
+        assert again["accuracy"] == metrics["test"]["accuracy"]
+    assert "PyTorch runs the network" in capsys.readouterr().err
+    with pytest.raises(LongtailError, match="aten::new"):
+        adjust_run(run, AdjustmentOptions(), engine="openvino")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_network_that_cannot_be_run_is_an_error_each_time(
+    tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_run(config("finetune"), tmp_path / "run", quiet)
+    predictor = load(tmp_path / "run", engine="openvino")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no rule for aten::new")
+
+    monkeypatch.setattr("longtail.models.inference_engine._compile", refuse)
+    for _ in range(2):
+        with pytest.raises(LongtailError, match="aten::new"):
+            predictor.predict([np.zeros((8, 8, 3), np.uint8)])
 
 
 def test_one_sentence_where_openvino_is_missing(
     tmp_path: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_run(config("linear"), tmp_path / "run", quiet)
-    monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _: None)
+    monkeypatch.setattr("longtail.models.inference_engine.openvino_problem", lambda: "it is not installed")
     for work in (evaluate_run, analyze_run, load):
         with pytest.raises(LongtailError, match="longtail\\[cpu\\]") as caught:
             work(tmp_path / "run", engine="openvino")  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ntpath
 import pickle
 import shutil
 import warnings
@@ -28,6 +29,7 @@ from longtail import LongTailClassifier
 from longtail.data.samplers import EpochSampler, build_sampler
 from longtail.data.square import Square, square_of
 from longtail.errors import LongtailError
+from longtail.integrations.sklearn_model import common_folder
 from longtail.losses import build_loss
 from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
@@ -483,6 +485,19 @@ def test_a_description_of_another_kind_is_one_sentence(text: str, tmp_path: Path
     (tmp_path / "classifier.json").write_text(text)
     with pytest.raises(LongtailError, match=r"classifier\.json"):
         LongTailClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros((0, 8, 8, 3), np.uint8)], ids=["list", "array"])
+def test_no_images_are_refused_by_one_sentence(nothing: Any, of_images: LongTailClassifier) -> None:
+    for work in (of_images.predict, of_images.predict_proba):
+        with pytest.raises(LongtailError, match="no image"):
+            work(nothing)
+
+
+def test_files_of_two_drives_have_no_common_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path", ntpath)
+    assert common_folder(["C:\\photos\\1.jpg", "D:\\photos\\2.jpg"]) == ""
+    assert common_folder(["C:\\photos\\1.jpg", "C:\\photos\\2.jpg"]) == "C:\\photos"
 
 
 def test_classes_of_another_model_are_refused(of_images: LongTailClassifier, tmp_path: Path) -> None:

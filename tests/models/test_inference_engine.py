@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import importlib.util
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from longtail.errors import LongtailError
 from longtail.models import build_model
-from longtail.models.inference_engine import WORTHWHILE, choose_engine, compile_backbone
+from longtail.models.inference_engine import WORTHWHILE, choose_engine, compile_backbone, openvino_problem
 from longtail.models.model import LongTailModel
 from longtail.models.preprocessing import Preprocessing
 from longtail.models.timm import packaged_weights
@@ -126,6 +128,54 @@ def test_a_converted_network_is_read_the_next_time(tmp_path: Path) -> None:
 
 
 @needs_openvino
+@pytest.mark.parametrize("damage", ["zeros", "cut", "gone"])
+def test_a_damaged_network_is_converted_again(damage: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, said = build_model("plain-cnn", 5).eval(), list[str]()
+    expected = compiled(model, 12)(pixels(3, 12))
+    (weights,) = (tmp_path / "cache").glob("*.network/*.bin")
+    whole = weights.read_bytes()
+    if damage == "gone":
+        weights.unlink()
+    else:
+        weights.write_bytes(bytes(len(whole)) if damage == "zeros" else whole[: len(whole) // 2])
+    again = compiled(model, 12, say=said.append)
+    assert torch.equal(again(pixels(3, 12)), expected)
+    assert said == ["the network runs on OpenVINO (fp32)."]
+    assert weights.read_bytes() == whole
+
+
+@needs_openvino
+def test_a_full_disk_keeps_no_half_of_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    def fill_the_disk(network: Any, path: Path, **_: Any) -> None:
+        path.with_suffix(".bin").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(openvino, "save_model", fill_the_disk)
+    model = build_model("plain-cnn", 5).eval()
+    assert compiled(model, 12).takes_pixels
+    assert not list((tmp_path / "cache").glob("*.network")) + list((tmp_path / "cache").glob("*.unfinished"))
+
+
+@needs_openvino
+def test_images_of_another_shape_are_refused() -> None:
+    network = compiled(build_model("plain-cnn", 5).eval(), 12, store=False)
+    for shape in ((2, 1, 12, 12), (2, 3, 12, 1), (2, 3, 16, 16)):
+        with pytest.raises(ValueError, match="shape"):
+            network.backbone(torch.zeros(shape))
+    assert network.backbone(torch.zeros(0, 3, 12, 12)).shape == (0, 64)
+
+
+@needs_openvino
+def test_the_head_stays_in_its_mode() -> None:
+    model = build_model("plain-cnn", 5).eval()
+    model.head.train()
+    assert compiled(model, 12, store=False).head.training
+
+
+@needs_openvino
 def test_a_conversion_is_reported_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     telemetry = pytest.importorskip("openvino_telemetry", reason="openvino-telemetry is not installed")
     monkeypatch.setattr(telemetry.Telemetry, "init", lambda *_, **__: pytest.fail("telemetry was started"))
@@ -145,6 +195,7 @@ def test_what_runs_a_network_that_openvino_cannot_convert() -> None:
     look = Preprocessing(8, MEAN, STD)
     assert compile_backbone(model, look, images=WORTHWHILE, engine="auto", say=said.append) is model
     assert "odd" in said[0]
+    assert "aten::linalg_eigvals" in said[0], "the cause"
     with pytest.raises(LongtailError, match="'odd'"):
         compile_backbone(model, look, images=1, engine="openvino")
 
@@ -155,15 +206,36 @@ def test_auto_converts_nothing_for_a_few_images() -> None:
 
 
 def test_without_openvino_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _: None)
+    monkeypatch.setattr("longtail.models.inference_engine.openvino_problem", lambda: "it is not installed")
     assert choose_engine("auto", CPU) == choose_engine("torch", CPU) == "torch"
     with pytest.raises(LongtailError, match="longtail\\[cpu\\]") as caught:
         choose_engine("openvino", CPU)
     assert "--engine openvino" in caught.value.for_command_line()
 
 
+def test_an_openvino_that_cannot_be_loaded_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libopenvino.so: cannot open shared object')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    openvino_problem.cache_clear()
+    request.addfinalizer(openvino_problem.cache_clear)
+    model, said = build_model("plain-cnn", 5).eval(), list[str]()
+    look = Preprocessing(8, MEAN, STD)
+    assert compile_backbone(model, look, images=WORTHWHILE, engine="auto", say=said.append) is model
+    (words,) = said
+    assert "libopenvino.so" in words
+    assert compile_backbone(model, look, images=9, engine="auto", say=said.append) is model
+    with pytest.raises(LongtailError, match="libopenvino"):
+        compile_backbone(model, look, images=9, engine="openvino")
+    assert len(said) == 1
+
+
 def test_an_accelerator_is_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("longtail.models.inference_engine.find_spec", lambda _: object())
+    monkeypatch.setattr("longtail.models.inference_engine.openvino_problem", str)
     assert choose_engine("auto", torch.device("cuda")) == "torch"
     with pytest.raises(LongtailError, match="processor"):
         choose_engine("openvino", torch.device("cuda"))

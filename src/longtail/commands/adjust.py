@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, selective_table
-from longtail.config.options import NotNegative, Positive, Share
+from longtail.config.options import EngineName, NotNegative, Positive, Share
 from longtail.formatting import figure_text, signed
 
 
@@ -24,6 +24,7 @@ def adjust(
     threshold_coverage: Share | None = None,
     threshold_accuracy: Share | None = None,
     moved_to: Annotated[str, "SOURCE"] | None = None,
+    engine: EngineName | None = None,
     reset: bool = False,
     json: bool = False,
 ) -> None:
@@ -38,6 +39,7 @@ def adjust(
         threshold_coverage: share of the images to be sure of
         threshold_accuracy: or accuracy on those images
         moved_to: new SOURCE of the RUN, if its images have moved
+        engine: what runs the network on a CPU; that of the RUN when not given
         reset: remove adjustment and threshold
         json: print everything as JSON
     """
@@ -57,7 +59,7 @@ def adjust(
         coverage=threshold_coverage,
         accuracy=threshold_accuracy,
     )
-    result = adjust_run(Path(run), options, moved_to=moved_to, reporter=Reporter())
+    result = adjust_run(Path(run), options, moved_to=moved_to, engine=engine, reporter=Reporter())
     if not is_main_process():
         return
     if json:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longtail.config.options import NotNegative, Positive, Share
+from longtail.config.options import EngineName, NotNegative, Positive, Share
 from longtail.console import Reporter
 from longtail.counts import FEW_IMAGES, GROUP_NAMES
 from longtail.data.dataset import Split
@@ -68,6 +68,7 @@ def adjust_run(
     options: AdjustmentOptions,
     *,
     moved_to: str | None = None,
+    engine: EngineName | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Choose an adjustment on a run's validation split and write it into its ``model.json``.
@@ -79,6 +80,7 @@ def adjust_run(
         run: RUN folder of a finished run.
         options: Method, strength and threshold, or how they are chosen.
         moved_to: New SOURCE of the run, if its images have moved.
+        engine: What runs the network, as ``training.engine``; what the run recorded when None.
         reporter: Shows notes on the images, and the progress of the network; silent when None.
 
     Returns:
@@ -91,7 +93,7 @@ def adjust_run(
         LongtailError: The images or classes are not those of the run, it has no validation split, or the options
             cannot be met. Nothing is written then.
     """
-    reporter, opened = reporter or Reporter(quiet=True), open_run(run, moved_to)
+    reporter, opened = reporter or Reporter(quiet=True), open_run(run, moved_to, engine)
     images = opened.images(reporter.say, must_be_same=True)
     validation, test = images.split("validation"), images.split("test")
     if validation is None or not len(validation):
@@ -99,25 +101,23 @@ def adjust_run(
             f"{run} has no validation images, and an adjustment is chosen on nothing else: train again with "
             "--data.validation_fraction 0.1."
         )
-    engine = opened.engine
-
     splits = {"validation": validation} | ({"test": test} if test is not None and len(test) else {})
     features = opened.features(splits, reporter)
 
     def logits_and_labels(name: str) -> tuple[Tensor, Tensor]:
-        return collect_logits(engine, *features.single_pass(name), num_images=len(splits[name]))
+        return collect_logits(opened.engine, *features.single_pass(name), num_images=len(splits[name]))
 
     chosen_on = logits_and_labels("validation")
     # A model.json of an older version does not name the prior.
     info = replace(opened.info, prior=trained_prior(opened.config, opened.counts))
     adjusted = choose(info, opened.model.head, *chosen_on, options)
-    if engine.is_main:
+    if opened.engine.is_main:
         save_info(adjusted, run)
     assert adjusted.adjustment is not None
     figures = {"validation": _figures(opened, adjusted, validation, *chosen_on), "test": None}
     if "test" in splits:
         figures["test"] = _figures(opened, adjusted, splits["test"], *logits_and_labels("test"))
-    if engine.is_main:
+    if opened.engine.is_main:
         write_adjusted(run, adjusted.adjustment, {name: split and split["after"] for name, split in figures.items()})
     for split in filter(None, figures.values()):  # figures of single classes are in adjusted.json only
         for side in ("before", "after"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from longtail.config.build import with_options
 from longtail.config.options import EngineName
-from longtail.config.schema import DataConfig, RunConfig, TrainingConfig
+from longtail.config.schema import DataConfig, RunConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, GroupName, IntArray
 from longtail.data.class_names import match_classes, require_known
@@ -19,9 +19,8 @@ from longtail.data.loading.loaders import SinglePassLoader
 from longtail.data.loading.workers import Decoder
 from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.registry import absolute_source, source_path
-from longtail.device import named_device
 from longtail.errors import LongtailError, listed
-from longtail.models.inference_engine import choose_engine
+from longtail.models.inference_engine import WORTHWHILE, openvino_problem
 from longtail.models.model import LongTailModel
 from longtail.run.layout import read_config
 from longtail.run.model_files import ModelInfo, load_run
@@ -68,6 +67,11 @@ class FinishedRun:
         return self.counts.groups(many=data.many, few=data.few, by=data.groups)
 
     @property
+    def recorded_engine(self) -> str:
+        """What computed the features of the run, with its version; empty if it has none."""
+        return "" if self.metrics is None else str(self.metrics.hardware.get("engine", ""))
+
+    @property
     def data_hash(self) -> str | None:
         """The hash of the images that the run was made with; None without a readable ``metrics.json``."""
         return None if self.metrics is None else self.metrics.data_hash or None
@@ -82,6 +86,12 @@ class FinishedRun:
         """
         device, data = self.engine.device, self.config.data
         decoders = {name: Decoder(split, self.info.preprocessing.square) for name, split in splits.items()}
+        by_openvino = self.recorded_engine.startswith("openvino") and self.config.training.engine == "auto"
+        if by_openvino and device.type == "cpu" and openvino_problem():
+            reporter.say(
+                "note: OpenVINO computed the features of this run and cannot be used here "
+                f"({openvino_problem()}): PyTorch computes them again."
+            )
         # Augmentation decides the size of training images alone, and these have their size already.
         transform = make_transform(replace(data, augmentation="none"))
         return FeatureStore(
@@ -96,6 +106,7 @@ class FinishedRun:
             seconds={"features": 0.0},
             data=replace(data, source=source or data.source),
             fixed=self.config.is_on_features,
+            passes=WORTHWHILE if by_openvino else 0,  # few images too, so that it finds the features stored then
         )
 
     def images(self, say: Callable[[str], object] = lambda _: None, *, must_be_same: bool = False) -> PreparedData:
@@ -151,7 +162,8 @@ def open_run(folder: str | Path, moved_to: str | None = None, engine: EngineName
     Args:
         folder: The RUN folder.
         moved_to: Its new SOURCE, if the images have moved.
-        engine: What runs the network; what the run recorded when None, so that it finds the features stored then.
+        engine: What runs the network; when None, what its configuration asks for, and of ``auto`` what it was then, so
+            that it finds the features stored then.
 
     Raises:
         LongtailError: No finished run, or one of its files is missing or damaged.
@@ -163,17 +175,12 @@ def open_run(folder: str | Path, moved_to: str | None = None, engine: EngineName
         metrics = read_metrics(Path(folder))
     except LongtailError:  # figures are not needed to go on
         metrics = None
-    options["training.engine"] = _recorded_engine(metrics, config.training) if engine is None else engine
-    return FinishedRun(Path(folder), model, info, with_options(config, options), metrics)
-
-
-def _recorded_engine(metrics: RunMetrics | None, config: TrainingConfig) -> EngineName:
-    """Return what computed the features of a run if it runs here as well, else what its configuration asks for."""
-    used = "" if metrics is None else str(metrics.hardware.get("engine", ""))
-    if used.startswith("torch"):
-        return "torch"
-    runs_here = choose_engine("auto", named_device(config.device)) == "openvino"
-    return "openvino" if used.startswith("openvino") and runs_here else config.engine
+    opened = FinishedRun(Path(folder), model, info, with_options(config, options), metrics)
+    if engine is None and config.training.engine == "auto" and opened.recorded_engine.startswith("torch"):
+        engine = "torch"
+    return (
+        opened if engine is None else replace(opened, config=with_options(opened.config, {"training.engine": engine}))
+    )
 
 
 def require_source(run: Path, config: DataConfig) -> None:

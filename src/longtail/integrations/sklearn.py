@@ -228,7 +228,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             sklearn_model.refuse_images(X)
             rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         else:
-            sklearn_model.refuse_single_image(X)
+            sklearn_model.require_images(X)
             rows = X
         self._move(named_device(self.device))
         with torch.inference_mode():
@@ -347,7 +347,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             sklearn_model.refuse_images(X)
             rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         else:
-            sklearn_model.refuse_single_image(X)
+            sklearn_model.require_images(X)
             rows, y = X, column_or_1d(y, warn=True)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
@@ -508,7 +508,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         transform = BatchTransform(look.mean, look.std)
         if not all(isinstance(row, str | os.PathLike) for row in rows):
             images = ImageInputs(sklearn_model.MemoryLoader(rows, look.square, device), transform)
-            network = compile_backbone(model, look, images=len(rows), engine=self.engine)
+            is_kept = not self.train_backbone
+            network = compile_backbone(model, look, images=len(rows), engine=self.engine, store=is_kept)
             return backbone_pass(engine, network, images, torch.arange(len(rows)))[0]
         paths = [os.path.abspath(path) for path in rows]  # noqa: PTH100 - a thousand of them, as they were written
         decoder = Decoder(Split.from_files(paths, np.zeros(len(paths), np.int64)), look.square)
@@ -520,7 +521,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             decoders={"images": decoder},
             reporter=Reporter(quiet=True),
             seconds={"features": 0.0},
-            data=DataConfig(source=os.path.commonpath(paths), cache=is_kept),
+            data=DataConfig(source=sklearn_model.common_folder(paths), cache=is_kept),
             fixed=is_kept,
         )
         return store.plain("images").features[0]

@@ -132,15 +132,15 @@ def refuse_images(rows: Any) -> None:
         raise LongtailError("these are images: name a backbone, such as backbone='timm:resnet18'.")
 
 
-def refuse_single_image(rows: Any) -> None:
-    """Refuse anything but a sequence of images; each image is checked when it is read.
+def require_images(rows: Any) -> None:
+    """Refuse anything but a sequence of one image or more; each image is checked when it is read.
 
     Raises:
-        LongtailError: A single path, folder or image.
+        LongtailError: A single path, folder or image, or no image.
         TypeError: Anything without order or length.
 
     Example:
-        >>> refuse_single_image("photos")
+        >>> require_images("photos")
         Traceback (most recent call last):
         ...
         longtail.errors.LongtailError: X is a sequence of images, not the path 'photos': list the files, one per label.
@@ -157,6 +157,21 @@ def refuse_single_image(rows: Any) -> None:
             f"X holds images as a list of paths, Pillow images or uint8 arrays, or as one uint8 array (N, H, W, 3) or "
             f"(N, H, W), not as a {type(rows).__name__}: convert it, or leave backbone out if these are features."
         )
+    if not len(rows):
+        raise LongtailError("X holds no image: give at least one.")
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that files have in common; empty where they have none, on two drives.
+
+    Example:
+        >>> common_folder([os.path.join("photos", "cat", "1.jpg"), os.path.join("photos", "lynx", "2.jpg")])
+        'photos'
+    """
+    try:
+        return os.path.commonpath(paths)
+    except ValueError:
+        return ""
 
 
 def check_backbone(backbone: Any) -> None:

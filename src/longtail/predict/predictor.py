@@ -20,7 +20,7 @@ from longtail.data.square import square_of
 from longtail.device import cores
 from longtail.errors import LongtailError, UsageError
 from longtail.models import LongTailModel
-from longtail.models.inference_engine import choose_engine, compile_backbone, is_worthwhile
+from longtail.models.inference_engine import check_engine, compile_backbone, is_worthwhile
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
 from longtail.predict.images import Item, as_items, batch_items
@@ -171,7 +171,7 @@ class Predictor:
         workers: int | None = None,
     ) -> None:
         model, info = load_run(local_run(run), device=device)
-        choose_engine(engine, next(model.parameters()).device)
+        check_engine(engine, next(model.parameters()).device)
         if prior is not None:
             info = with_prior(info, read_prior(prior, info, say))
         self._prepare(model, info, engine, say)
@@ -340,8 +340,8 @@ class Predictor:
         if self._is_settled:
             return
         look = self.info.preprocessing
-        self._is_settled = self._engine != "auto" or is_worthwhile(images, look.size)
         self.model = compile_backbone(self.model, look, images=images, engine=self._engine, say=self._say)
+        self._is_settled = self._engine != "auto" or is_worthwhile(images, look.size)
 
     @torch.inference_mode()
     def _classify(self, model: LongTailModel, pixels: Pixels) -> FloatArray:

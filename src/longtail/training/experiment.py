@@ -24,7 +24,7 @@ from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import merge_adapters
 from longtail.models.heads import StandardizedHead, build_head
-from longtail.models.inference_engine import choose_engine, engine_version
+from longtail.models.inference_engine import check_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
 from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name, write_config
@@ -119,7 +119,7 @@ class Experiment(Callback):
         self.callbacks = callbacks
         self.guard = InterruptGuard()
 
-        choose_engine(config.training.engine, engine.device)  # refused before anything is read if it is not installed
+        check_engine(config.training.engine, engine.device)  # before anything is read
 
         # Data
         classes = None if state is None else state.values.get("classes")

@@ -23,7 +23,7 @@ from longtail.data.transforms.augmentation import BatchTransform
 from longtail.device import memory_budget
 from longtail.errors import LongtailError
 from longtail.models.heads import classify
-from longtail.models.inference_engine import ChosenEngine, compile_backbone, engine_for, engine_version
+from longtail.models.inference_engine import FORMAT, ChosenEngine, compile_backbone, engine_for, engine_version
 from longtail.models.model import LongTailModel, weight_bytes
 from longtail.models.preprocessing import Preprocessing
 from longtail.training.backbone_pass import BATCH, backbone_pass
@@ -266,8 +266,9 @@ class FeatureStore:
         # Several processes compute together: none can wait for what another has on disk.
         is_stored = self.fixed and self.data.cache and engine.world_size == 1
         if not (is_stored and any_stored(self._keys(name, inputs.transform, seeds))):
-            _ = self.network  # whose engine the keys follow from
-            begin(views * count)  # as early as possible: hashing 30,000 small files takes a second
+            _ = self.network  # whose engine the keys follow from, where OpenVINO does not run it either
+            if not (is_stored and any_stored(self._keys(name, inputs.transform, seeds))):
+                begin(views * count)  # as early as possible: hashing 30,000 small files takes a second
         if self.fixed and name not in self._hashes:
             self._hashes[name] = image_hashes(split)
         hashes = self._hashes.get(name, [])
@@ -300,7 +301,7 @@ class FeatureStore:
     def _keys(self, name: str, transform: BatchTransform, seeds: Sequence[tuple[int, ...]]) -> list[str]:
         """Hash what the features of an image follow from for each view: decoding, transform, arithmetic, weights."""
         config, decoding = self.engine.config, scaling(self.decoders[name])
-        version = engine_version("openvino") if self._engine == "openvino" else torch.__version__
+        version = f"{engine_version('openvino')} {FORMAT}" if self._engine == "openvino" else torch.__version__
         arithmetic = f"{self.engine.device.type} {config.precision} {config.channels_last} {version}"
         digest = hashlib.sha256(f"{decoding} {transform!r} {arithmetic} {self.model.name}".encode())
         for part in weight_bytes(self.model.backbone):
