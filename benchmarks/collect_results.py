@@ -149,7 +149,8 @@ def table(rows: list[dict[str, str]], source: str, published: list[dict[str, str
         f"{first['longtail']}; {first['processor']}, {first['cores']} cores, {first['device']}."
     )
     commands = "\n".join(dict.fromkeys(row["command"] for row in rows))
-    return "\n".join([*lines, "", facts, "", f"Rows: [{source}]({source}). Commands:", "", "```", commands, "```", ""])
+    folded_commands = f"<details><summary>Commands</summary>\n\n```\n{commands}\n```\n\n</details>\n"
+    return "\n".join([*lines, "", facts, "", f"Rows: [{source}]({source}).", "", folded_commands])
 
 
 def _published(row: dict[str, str], source: str, published: list[dict[str, str]]) -> str:

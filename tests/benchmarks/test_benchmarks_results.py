@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,7 @@ PUBLISHED = "dataset,imbalance_ratio,recipe,low,high,kind\ncifar100,100,ce,38.3,
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A script, found as it finds its neighbors when it is run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for each in ("common", "collect_results", "reproduce", "search"):
+    for each in ("common", "collect_results", "reproduce", "results_picture", "search"):
         monkeypatch.delitem(sys.modules, each, raising=False)
     return __import__(name)
 
@@ -170,3 +171,21 @@ def test_rows_of_the_other_way_of_training_stay(monkeypatch: pytest.MonkeyPatch,
     with path.open(newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows == [("linear", "5", "1.0"), ("linear", "20", "1.0"), ("scratch", "5", "2.0")]
+
+
+def test_the_page_of_the_repository_shows_its_rows(collect: ModuleType, tmp_path: Path) -> None:
+    folder = BENCHMARKS.parent / "docs" / "results"
+    shutil.copytree(folder, tmp_path / "results")
+    collect.fill(tmp_path / "results" / "index.md")
+    assert (tmp_path / "results" / "index.md").read_text() == (folder / "index.md").read_text()
+
+
+def test_the_picture_has_the_last_stage_of_each_run_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = load("results_picture", monkeypatch)
+    with (BENCHMARKS.parent / "docs" / "results" / "fish4knowledge-linear.csv").open(newline="") as stream:
+        runs = picture.finished(list(csv.DictReader(stream)))
+    assert next(iter(runs)) == "gcl"
+    assert [row["stage"] for row in runs["gcl"]] == ["2"] * 3
+    assert [row["stage"] for row in runs["ce"]] == ["1"] * 3
+    marks = [trace for trace in picture.groups(runs).data if trace.mode == "markers"]
+    assert [len(trace.x) for trace in marks] == [len(runs)] * 4
