@@ -502,7 +502,7 @@ def test_until_all_is_chosen_the_configuration_on_disk_is_what_was_asked_for(
     def interrupted(*_: object) -> None:
         raise Interrupted
 
-    monkeypatch.setattr("longtail.training.experiment.choose_head", interrupted)
+    monkeypatch.setattr("longtail.training.automatic_experiment.choose_head", interrupted)
     with pytest.raises(Interrupted):
         start_run(asked, tmp_path / "run", QUIET)
     assert read_config(tmp_path / "run") == asked

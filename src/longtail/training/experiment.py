@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,32 +16,26 @@ from longtail.config.schema import RunConfig
 from longtail.config.stage import AUTO_LOSS, StageConfig
 from longtail.console import Bar, Interrupted, InterruptGuard, Reporter
 from longtail.data.dataset import ImageData
-from longtail.data.loading.loaders import count_batches
 from longtail.data.loading.workers import lost_workers_explained
 from longtail.device import hardware, step_seed
 from longtail.errors import LongtailError
 from longtail.models.adapters import merge_adapters
-from longtail.models.heads import StandardizedHead, build_head
+from longtail.models.heads import StandardizedHead
 from longtail.models.inference_engine import check_engine, engine_version
 from longtail.models.model import LongTailModel
 from longtail.run import checkpoint
-from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name, write_config
+from longtail.run.layout import METRICS_FILE, PORTFOLIO_FILE, stage_name
 from longtail.run.model_files import save_model
-from longtail.run.portfolio import write_portfolio
 from longtail.run.result import Draws, write_metrics
-from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, write_search
 from longtail.run.split_record import write_splits
 from longtail.run.tables import describe_throughput, write_confusion, write_examples, write_history, write_predictions
 from longtail.training.artifacts import Record, count_draws, describe, example_images, model_info, run_metrics
 from longtail.training.candidates import adjust_head
-from longtail.training.contest import Contest
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import Inputs, TrainingInputs
 from longtail.training.frozen_features import Classifier, StoredFeatures
 from longtail.training.gradient_recorder import GradientRecorder
-from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, MovingAverage, Progress, StageRun, stop_on_nan, train_epoch, warm_up
-from longtail.training.network_trials import TrialRun, TrialWatch, try_whole_networks
 from longtail.training.prepared_data import (
     describe_data,
     make_decoder,
@@ -52,27 +44,12 @@ from longtail.training.prepared_data import (
     require_trainable_stream,
     run_facts,
 )
-from longtail.training.presentation import choose_presentation
 from longtail.training.run_state import compose_state, continue_stage, progress_of
 from longtail.training.setup import set_up
 from longtail.training.sharding import collect
-from longtail.training.split_evaluation import (
-    Evaluation,
-    collect_logits,
-    evaluate,
-    prediction_table,
-    with_group_intervals,
-)
-from longtail.training.stages import build_stage, head_name, make_loss, set_trainable
-from longtail.training.time_estimate import (
-    Pace,
-    TimeKeeper,
-    TimeLimit,
-    TooSlowError,
-    fit_to_limit,
-    shortened,
-    without_limit,
-)
+from longtail.training.split_evaluation import Evaluation, evaluate, prediction_table, with_group_intervals
+from longtail.training.stages import build_stage, make_loss, set_trainable
+from longtail.training.time_estimate import TimeKeeper
 from longtail.training.tracking import Tracking
 
 AGREE_STEPS = 10  # several processes ask each other this often whether to stop; the bar moves as often
@@ -89,7 +66,6 @@ class Experiment(Callback):
         state: The checkpoint to continue from.
         source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
-        begun: Reading of ``time.monotonic`` from which the time limit counts; now when not given.
 
     Attributes:
         progress: Where training stands, as of the last checkpoint.
@@ -110,9 +86,8 @@ class Experiment(Callback):
         state: checkpoint.TrainingState | None = None,
         source: ImageData | None = None,
         callbacks: Sequence[Callback] = (),
-        begun: float | None = None,
     ) -> None:
-        started, now = time.perf_counter(), time.monotonic()
+        started = time.perf_counter()
         self.config, self.out, self.engine, self.state = config, out, engine, state
         self.reporter = reporter if engine.is_main else Reporter(quiet=True)
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)
@@ -139,23 +114,7 @@ class Experiment(Callback):
         # Network
         self.average: MovingAverage | None = None  # of the weights, while a stage has one
         self.recorder: GradientRecorder | None = None  # of the gradients on the logits, while a stage is trained
-        self.limit = TimeLimit(config.training.time_limit, now if begun is None else begun)
-        if config.training.time_limit is not None and engine.world_size > 1:
-            raise LongtailError("--time-limit is for one process: leave it out, or start the command without torchrun.")
-        self.contest = Contest(
-            config, self.prepared, engine, self.reporter, self.seconds, self.limit, self.stop_if_asked
-        )
-        if config.is_on_features_through(min(config.stages)):
-            self.contest.require_time()
-        if not config.is_open:
-            self._set_up(config)
-            if self.limit.seconds is not None and state is None:
-                fitted, more_time = self._in_time(config)
-                self._go_on_with(without_limit(fitted))
-                write_search(out, self._with_more_time(nothing_compared(config), [more_time]))
-                write_config(out, self.config)
-        if state is not None:
-            self._restore(state)
+        self.set_up()
         self.seconds["startup"] += time.perf_counter() - started
 
     def run(self) -> dict[str, Any]:
@@ -170,21 +129,21 @@ class Experiment(Callback):
             write_splits(self.out, prepared.data.splits, prepared.source, prepared.origins, column)
         with self.tracking:
             with self.guard, lost_workers_explained():
-                if self.config.is_open:
-                    self.choose()
                 self.train()
                 self.evaluate(self.last_stage)
             return self.save()
 
     # --- setup -------------------------------------------------------------------------------------------------------
 
+    def set_up(self) -> None:
+        """Build the network, open the images, and continue from the checkpoint, if there is one."""
+        self._set_up(self.config)
+        if self.state is not None:
+            self._restore(self.state)
+
     def _go_on_with(self, config: RunConfig) -> None:
         """Take over a configuration that has the same network and images."""
         self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
-
-    def _in_time(self, config: RunConfig) -> tuple[RunConfig, str]:
-        """Return a configuration that is short enough for the time limit, and what more time would buy."""
-        return fit_to_limit(config, self.images, self.model.to(self.engine.device), self.limit, self.reporter.say)
 
     def _set_up(self, config: RunConfig) -> None:
         """Take over a configuration: build its network and open its images."""
@@ -228,7 +187,7 @@ class Experiment(Callback):
         for index, stage in self.stages.items():
             if index < self.progress.stage:
                 continue
-            self._train_in_time(index, stage)
+            self.train_stage(index, stage)
             if index != self.last_stage:
                 self.evaluate(index)
                 if self.engine.is_main:  # what another stage 2 can start from
@@ -237,96 +196,6 @@ class Experiment(Callback):
                 self.save_checkpoint(Progress(following, state="between stages"))
         if self.config.model.tau:
             adjust_head(self.model, self.config.model.tau, self.prepared.counts, self.record.scale)
-
-    def _train_in_time(self, index: int, stage: StageConfig) -> None:
-        """Train a stage; with a time limit, shorten it and begin it again where its first steps are too slow."""
-        if self.limit.seconds is None or stage.train != "all":
-            self.train_stage(index, stage)
-            return
-        before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        evaluated = sum(count for name, count in self.images.items() if name != "train")
-        try:
-            self.train_stage(index, stage, Pace(self.limit, evaluated, self.config.data.image_size))
-        except TooSlowError as slow:
-            self.engine.release()
-            self.average = self.recorder = None
-            self.model.load_state_dict(before)
-            self._go_on_with(shortened(self.config, index, self.images, self.limit, slow.images_per_second))
-            write_config(self.out, self.config)
-            self.save_checkpoint(Progress(index, state="between stages"))
-            shorter = self.stages[index]
-            epochs = shorter.epochs * shorter.epoch_share
-            self.reporter.say(f"shortened to {epochs:.3g} epochs: the first steps were slower than estimated")
-            self.train_stage(index, shorter)
-
-    def choose(self) -> None:
-        """Choose what is open, on the training images, and go on as if it had been asked for."""
-        before, asked = self.config, left_open(self.config)
-        config, search = choose_presentation(self.contest)
-        more_time = [search.more_time] if search is not None else []
-        if search is None and config.data.image_size < self.contest.sizes[-1]:
-            more_time = [f"More time would buy images of {self.contest.sizes[-1]} pixels."]
-        self._set_up(replace(self.config, **{name: getattr(config, name) for name in ("model", "data", "reasons")}))
-        if search is not None:
-            self.reporter.say(describe_search(search))
-        if config.is_to_be_chosen:
-            stored = self._stored_views(1, config.stage1)
-            begun = time.perf_counter()
-            config, portfolio = choose_head(self.contest, config, stored, self.model)
-            self.seconds["choosing"] += time.perf_counter() - begun
-            if self.engine.is_main:
-                write_portfolio(self.out, replace(portfolio, asked=asked))
-            if not portfolio.candidates and not self.contest.hindrance(self.model.num_features, math.inf):
-                more_time.append("More time would buy the choice of a classifier.")
-            if before.search.finetuning and search is not None:
-                config, trials, longer = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
-                search, more_time = replace(search, trials=trials), [*more_time, longer]
-        if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
-            config, longer = self._in_time(config)
-            more_time.append(longer)
-        if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
-            search = nothing_compared(before)  # else the portfolio records what was asked for
-        if search is not None:
-            search = replace(self._with_more_time(search, more_time), asked=asked)
-            if self.engine.is_main:
-                write_search(self.out, search)
-        config = without_limit(config)
-        if self.engine.is_main:
-            write_config(self.out, config)
-        if config.data != self.config.data or config.model.name != self.config.model.name:  # a whole network won
-            self._set_up(config)
-            return
-        self._go_on_with(config)
-        if before.is_to_be_chosen:
-            head = build_head(head_name(config.model), self.model.num_features, self.model.num_classes)
-            self.model.head, self.model.head_name = head.to(self.engine.device), head_name(config.model)
-
-    def _with_more_time(self, search: Search, sentences: Sequence[str]) -> Search:
-        """Return a record that tells what more time would buy, where it is limited, and say so."""
-        if self.limit.seconds is None:
-            return search
-        more_time = " ".join(filter(None, sentences)) or NO_MORE
-        self.reporter.say(more_time)
-        return replace(search, more_time=more_time)
-
-    def _train_apart(self, config: RunConfig, data: ImageData, seconds: float) -> TrialRun:
-        """Train a configuration on other splits in some seconds; leave nothing but its answers to the test split."""
-        stage, last = config.last_stage, max(config.stages)
-        steps = stage.epochs * count_batches(int(len(data.splits["train"]) * stage.epoch_share), stage.batch_size)
-        title = f"trial of {config.model.name}"
-        with TemporaryDirectory(prefix="longtail-") as folder, self.reporter.bar(title, steps) as bar:
-            watch = TrialWatch(self.stop_if_asked, bar, last, seconds)
-            silent = Reporter(quiet=True)
-            trial = Experiment(config, Path(folder), silent, self.engine, source=data, callbacks=[watch])
-            trial.guard = self.guard
-            try:
-                trial.train()
-            finally:  # also where it was given up
-                self.engine.release()
-            logits, _ = collect_logits(
-                self.engine, trial.model, trial.inputs["test"], num_images=len(data.splits["test"])
-            )
-        return TrialRun(logits * trial.record.scale, trial.record.history[-1]["images_per_second"])
 
     def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
         """Return the features that a stage trains on; those of evaluation, where images are not augmented."""

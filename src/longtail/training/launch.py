@@ -13,6 +13,7 @@ from longtail.data.dataset import ImageData
 from longtail.errors import LongtailError
 from longtail.run import checkpoint
 from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, write_config
+from longtail.training.automatic_experiment import AutomaticExperiment
 from longtail.training.engine import Engine
 from longtail.training.experiment import Experiment
 from longtail.training.loop import Callback
@@ -47,7 +48,7 @@ def start_run(
     if engine.is_main:
         write_config(out, config)
     try:
-        experiment = Experiment(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
+        experiment = _experiment(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             remove_config(out)
@@ -79,7 +80,21 @@ def resume_run(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
         )
-    experiment = Experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
+    experiment = _experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
         write_config(out, config)
     return experiment.run()
+
+
+def _experiment(
+    config: RunConfig,
+    out: Path,
+    reporter: Reporter,
+    engine: Engine,
+    *,
+    begun: float | None = None,
+    **options: Any,
+) -> Experiment:
+    if config.is_open or config.training.time_limit is not None:
+        return AutomaticExperiment(config, out, reporter, engine, begun=begun, **options)
+    return Experiment(config, out, reporter, engine, **options)
