@@ -142,6 +142,10 @@ def record_engine(run: Path, engine: str | None) -> None:
     (run / "metrics.json").write_text(json.dumps(metrics))
 
 
+def refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("no rule for aten::new")
+
+
 def test_a_run_is_evaluated_by_what_computed_its_features(tmp_path: Path, quiet: Reporter) -> None:
     run = tmp_path / "run"
     start_run(config("linear"), run, quiet)
@@ -175,10 +179,6 @@ def test_a_recorded_engine_that_no_longer_converts_is_no_error(
     record_engine(run, "openvino 2020.1")
     evaluate_run(run, reporter=Reporter())
     assert "runs on OpenVINO" in capsys.readouterr().err, "though the images are few"
-
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("no rule for aten::new")
-
     monkeypatch.setattr("longtail.models.inference_engine._compile", refuse)
     monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "other-cache"))
     for again in (evaluate_run(run, reporter=Reporter()), adjust_run(run, AdjustmentOptions())["test"]["before"]):
@@ -194,10 +194,6 @@ def test_a_network_that_cannot_be_run_is_an_error_each_time(
 ) -> None:
     start_run(config("finetune"), tmp_path / "run", quiet)
     predictor = load(tmp_path / "run", engine="openvino")
-
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("no rule for aten::new")
-
     monkeypatch.setattr("longtail.models.inference_engine._compile", refuse)
     for _ in range(2):
         with pytest.raises(LongtailError, match="aten::new"):

@@ -16,12 +16,10 @@ from longtail.data.dataset import ImageData
 from longtail.data.loading.loaders import count_batches
 from longtail.errors import LongtailError
 from longtail.models.heads import build_head
-from longtail.run import checkpoint
 from longtail.run.layout import write_config
 from longtail.run.portfolio import write_portfolio
 from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, write_search
 from longtail.training.contest import Contest
-from longtail.training.engine import Engine
 from longtail.training.experiment import Experiment
 from longtail.training.head_choice import choose_head
 from longtail.training.loop import Callback, Progress
@@ -39,38 +37,16 @@ class AutomaticExperiment(Experiment):
     what trains through the network is shortened to what fits, and once more where its first steps are slower than
     estimated. The configuration in the RUN folder is complete from then on.
 
-    Args:
-        config: As for :class:`Experiment`, and for the next five.
-        out: The RUN folder.
-        reporter: Messages and progress bars for the user.
-        engine: Device, precision, processes.
-        state: The checkpoint to continue from.
-        source: The source of the images, where it has been read already.
-        callbacks: Called before those of the run itself.
-        begun: Reading of ``time.monotonic`` from which the time limit counts; now when not given.
+    It takes the arguments of :class:`Experiment`.
 
     Raises:
         LongtailError: As for :class:`Experiment`; or there is a time limit and several processes, or it is too short.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        out: Path,
-        reporter: Reporter,
-        engine: Engine,
-        *,
-        state: checkpoint.TrainingState | None = None,
-        source: ImageData | None = None,
-        callbacks: Sequence[Callback] = (),
-        begun: float | None = None,
-    ) -> None:
-        self.limit = TimeLimit(config.training.time_limit, time.monotonic() if begun is None else begun)
-        super().__init__(config, out, reporter, engine, state=state, source=source, callbacks=callbacks)
-
     def set_up(self) -> None:
         """Set up what is complete; what is open is chosen when the run begins."""
         config = self.config
+        self.limit = TimeLimit(config.training.time_limit, self.begun)
         if self.limit.seconds is not None and self.engine.world_size > 1:
             raise LongtailError("--time-limit is for one process: leave it out, or start the command without torchrun.")
         self.contest = Contest(

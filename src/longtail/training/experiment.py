@@ -66,6 +66,7 @@ class Experiment(Callback):
         state: The checkpoint to continue from.
         source: The source of the images, where it has been read already.
         callbacks: Called before those of the run itself.
+        begun: Reading of ``time.monotonic`` from which a time limit counts; now when not given.
 
     Attributes:
         progress: Where training stands, as of the last checkpoint.
@@ -86,8 +87,9 @@ class Experiment(Callback):
         state: checkpoint.TrainingState | None = None,
         source: ImageData | None = None,
         callbacks: Sequence[Callback] = (),
+        begun: float | None = None,
     ) -> None:
-        started = time.perf_counter()
+        started, self.begun = time.perf_counter(), time.monotonic() if begun is None else begun
         self.config, self.out, self.engine, self.state = config, out, engine, state
         self.reporter = reporter if engine.is_main else Reporter(quiet=True)
         self.tracking = Tracking(config, out, self.reporter, is_main=engine.is_main)

@@ -265,9 +265,12 @@ class FeatureStore:
 
         # Several processes compute together: none can wait for what another has on disk.
         is_stored = self.fixed and self.data.cache and engine.world_size == 1
-        if not (is_stored and any_stored(self._keys(name, inputs.transform, seeds))):
-            _ = self.network  # whose engine the keys follow from, where OpenVINO does not run it either
-            if not (is_stored and any_stored(self._keys(name, inputs.transform, seeds))):
+        keys = self._keys(name, inputs.transform, seeds) if is_stored else []
+        if not any_stored(keys):
+            meant, _ = self._engine, self.network
+            if is_stored and self._engine != meant:  # OpenVINO does not run it: PyTorch's features may be there
+                keys = self._keys(name, inputs.transform, seeds)
+            if not any_stored(keys):
                 begin(views * count)  # as early as possible: hashing 30,000 small files takes a second
         if self.fixed and name not in self._hashes:
             self._hashes[name] = image_hashes(split)
@@ -290,7 +293,6 @@ class FeatureStore:
             if is_stored:
                 features = torch.empty(views, count, self.model.num_features)
                 contents = Contents("features", self.data.source, self.model.name, count, first_view)
-                keys = self._keys(name, inputs.transform, seeds)
                 views_on_disk(keys, hashes, features, compute, contents, warn, begin)
             else:
                 features = torch.stack(compute(torch.arange(count), range(views)))

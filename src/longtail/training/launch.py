@@ -48,7 +48,7 @@ def start_run(
     if engine.is_main:
         write_config(out, config)
     try:
-        experiment = _experiment(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
+        experiment = _kind(config)(config, out, reporter, engine, source=source, callbacks=callbacks, begun=begun)
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             remove_config(out)
@@ -80,21 +80,11 @@ def resume_run(
             f"{out} holds a trained model and no checkpoint to continue from, as a finished run removes it: train into "
             "a new --out."
         )
-    experiment = _experiment(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
+    experiment = _kind(config)(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
         write_config(out, config)
     return experiment.run()
 
 
-def _experiment(
-    config: RunConfig,
-    out: Path,
-    reporter: Reporter,
-    engine: Engine,
-    *,
-    begun: float | None = None,
-    **options: Any,
-) -> Experiment:
-    if config.is_open or config.training.time_limit is not None:
-        return AutomaticExperiment(config, out, reporter, engine, begun=begun, **options)
-    return Experiment(config, out, reporter, engine, **options)
+def _kind(config: RunConfig) -> type[Experiment]:
+    return AutomaticExperiment if config.is_open or config.training.time_limit is not None else Experiment
