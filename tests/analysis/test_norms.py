@@ -61,6 +61,16 @@ def test_no_trend_without_three_classes_or_variation(values: list[float]) -> Non
     assert math.isnan(rank_trend([1.0, 2, 3, 4], [7] * 4).rho)
 
 
+@pytest.mark.parametrize(
+    ("values", "p_value"),  # of all orders: tables of Spearman's rank correlation
+    [([1, 2, 3], 1 / 3), ([4, 3, 2, 1], 1 / 12), ([1, 2, 3, 4, 6, 5], 1 / 60), ([1, 2, 3, 4, 5, 6, 8, 7], 16 / 40320)],
+)
+def test_the_p_value_of_few_classes_is_exact(values: list[float], p_value: float) -> None:
+    trend = rank_trend(values, range(len(values)))
+    assert trend.p_value == pytest.approx(p_value)
+    assert trend.is_evidence == (p_value < 0.01)
+
+
 def test_what_counts_as_evidence() -> None:
     assert RankTrend(-0.3, 0.001, 100).is_evidence
     assert not RankTrend(0.3, 0.02, 60).is_evidence  # may be chance

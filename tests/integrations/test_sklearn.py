@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import ntpath
 import pickle
@@ -342,6 +343,28 @@ def test_a_run_is_a_frozen_backbone(of_images: LongTailClassifier, tmp_path: Pat
     assert all(torch.equal(before[name], value) for name, value in odd.model_.backbone.state_dict().items())
 
 
+def test_verbose_says_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    options = FAST | {"epochs": 2}
+    silent = LongTailClassifier(**options).fit(FEATURES, LABELS)
+    assert capsys.readouterr() == ("", "")
+    spoken = LongTailClassifier(verbose=True, **options).fit(FEATURES, LABELS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"classifier: {spoken.portfolio_.choice.title}" in err
+    assert "--" not in err, "of the command line"
+    np.testing.assert_array_equal(silent.predict_proba(TEST_FEATURES), spoken.predict_proba(TEST_FEATURES))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_verbose_says_what_runs_the_network(
+    of_images: LongTailClassifier, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    of_images.save(tmp_path / "run")
+    odd = LongTailClassifier(backbone=tmp_path / "run", engine="openvino", verbose=True, **FAST | {"epochs": 1})
+    odd.fit(PIXELS, LABELS % 2 == 1)
+    assert "OpenVINO" in capsys.readouterr().err
+
+
 def test_images_are_made_square_as_asked(tmp_path: Path) -> None:
     long = [np.concatenate([pixels, pixels[:, ::-1]], axis=1) for pixels in PIXELS[::4]]  # 16 x 8 pixels
     options = SMALL_NETWORK | {"epochs": 1}
@@ -383,6 +406,7 @@ def test_it_works_in_a_pipeline() -> None:
         ({"augmentation": "flips"}, "augmentation .*'flip'"),
         ({"retrain_sampler": "balanced"}, "retrain_sampler .*'class-balanced'"),
         ({"device": "foo"}, "'foo'"),
+        ({"verbose": "loud"}, "verbose"),
         ({"lr": 1e30, "loss": "cross-entropy"}, "lower lr"),
     ],
     ids=lambda value: str(value),

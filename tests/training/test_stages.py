@@ -44,6 +44,15 @@ def test_the_draws_decide(sampler: str, expected: str) -> None:
     assert assumed_prior(StageConfig(sampler=sampler), COUNTS) == expected
 
 
+@pytest.mark.parametrize("ratio", [10, 50, 100, 200])
+@pytest.mark.parametrize(("largest", "classes"), [(500, 100), (5000, 10)])
+def test_an_exponent_of_one_half_does_not_depend_on_rounding(largest: int, classes: int, ratio: int) -> None:
+    counts = ClassCounts([int(largest * ratio ** (-index / (classes - 1))) for index in range(classes)])
+    assert assumed_prior(StageConfig(sampler="square-root"), counts) == "train"
+    assert assumed_prior(StageConfig(loss=LossConfig("logit-adjustment", {"tau": 0.5})), counts) == "train"
+    assert assumed_prior(StageConfig(), counts, tau=0.5) == "train"
+
+
 @pytest.mark.parametrize(
     ("loss", "options", "expected"),
     [

@@ -13,6 +13,8 @@ from longtail.evaluation.intervals import Z
 
 SURE, STRONG = 0.01, 0.1
 """A rank correlation is read as one where its p-value is below the first, and its size above the second."""
+EXACT = 8
+"""Up to this number of classes the p-value is that of all orders: Student's t approximates it too low there."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ def class_norms(
 def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
     """Spearman's rank correlation of something with the size of its class, over the classes where both are finite.
 
+    Its p-value is exact for at most :data:`EXACT` classes, the share of all orders of them that are as strongly
+    correlated, and else that of Student's t.
+
     Args:
         values: One a class, shape (C,); what is not finite is left out.
         counts: Training images per class, shape (C,).
@@ -135,17 +140,29 @@ def rank_trend(values: npt.ArrayLike, counts: npt.ArrayLike) -> RankTrend:
 
     Example:
         >>> rank_trend([1.0, 2.0, 3.0, 4.0, np.nan], [5, 10, 20, 40, 80])
-        RankTrend(rho=1.0, p_value=0.0, classes=4)
+        RankTrend(rho=1.0, p_value=0.0833..., classes=4)
     """
-    from scipy.stats import spearmanr
+    from scipy.stats import permutation_test, rankdata, spearmanr
 
     value, count = np.asarray(values, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     both = np.isfinite(value) & np.isfinite(count)
     value, count = value[both], count[both]
     if both.sum() < 3 or np.ptp(value) == 0 or np.ptp(count) == 0:
         return RankTrend(float("nan"), float("nan"), int(both.sum()))
-    correlation = spearmanr(value, count)
-    return RankTrend(float(correlation.statistic), float(correlation.pvalue), int(both.sum()))
+    correlation, classes = spearmanr(value, count), len(value)
+    if classes > EXACT:
+        return RankTrend(float(correlation.statistic), float(correlation.pvalue), classes)
+    # Of ranks whose mean is taken off, the sum of products is the covariance.
+    ranks = rankdata(count) - (classes + 1) / 2
+    orders = permutation_test(
+        (rankdata(value),),
+        lambda order, axis: np.abs((order * ranks).sum(axis=axis)),
+        permutation_type="pairings",
+        n_resamples=np.inf,
+        alternative="greater",
+        vectorized=True,
+    )
+    return RankTrend(float(correlation.statistic), float(orders.pvalue), classes)
 
 
 def _angle(first: FloatArray, second: FloatArray) -> FloatArray:

@@ -28,7 +28,7 @@ from longtail.config.stage import AUTO_LOSS, LossConfig, OptimizerConfig, Schedu
 from longtail.console import Reporter
 from longtail.counts import ClassCounts, FloatArray, IntArray
 from longtail.data.dataset import Split
-from longtail.data.loading.loaders import SinglePassLoader
+from longtail.data.loading.loaders import SinglePassLoader, count_batches
 from longtail.data.loading.workers import Decoder, stack_images
 from longtail.data.samplers import SAMPLERS, build_sampler
 from longtail.data.transforms.augmentation import Augmentation, BatchTransform
@@ -43,8 +43,8 @@ from longtail.models.inference_engine import compile_backbone
 from longtail.models.model import with_head
 from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
-from longtail.run.portfolio import Portfolio
-from longtail.training.backbone_pass import backbone_pass
+from longtail.run.portfolio import Portfolio, describe_portfolio
+from longtail.training.backbone_pass import BATCH, backbone_pass
 from longtail.training.candidates import adjust_head, candidates, run_stages, stage_of, usual_schedule
 from longtail.training.cross_validation import can_choose
 from longtail.training.engine import LocalEngine
@@ -52,7 +52,7 @@ from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
 from longtail.training.loop import StageRun, train_epoch
 from longtail.training.optimizers import make_optimizer
-from longtail.training.portfolio import LONGEST_CHOICE, choose_classifier, seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, choose_classifier, seconds_to_choose, steps_to_choose
 from longtail.training.stages import assumed_prior, fit_loss, make_mixer
 from longtail.version import __version__
 
@@ -77,6 +77,7 @@ _TYPED = (
     "weight_decay",
     "mixup",
     "metric",
+    "verbose",
 )
 
 
@@ -124,6 +125,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         engine: What runs a network that is not trained: ``torch``, or ``openvino``, on CPUs; ``auto`` takes OpenVINO if
             it is installed, for many images.
         random_state: Seed, or a ``numpy.random.RandomState``.
+        verbose: Write to standard error what runs the network and what ``auto`` chooses, with progress bars.
 
     Attributes:
         classes_: The labels, sorted, shape (C,).
@@ -172,6 +174,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         device: str = "auto",
         engine: EngineName = "auto",
         random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
     ) -> None:
         self.loss = loss
         self.loss_options = loss_options
@@ -194,6 +197,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.device = device
         self.engine = engine
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803  (scikit-learn's name)
         """Train on rows ``X`` (features or images, see the class) and their labels ``y`` (N,), of any kind.
@@ -408,25 +412,29 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self, features: Tensor, labels: Tensor, units: IntArray | None, seed: int
     ) -> tuple[str, list[StageConfig]]:
         """Choose a classifier on the features of the training rows: its head, and the stages that train it."""
-        counts, (images, size) = self.class_counts_, features.shape
-        epochs = None if self.epochs is None else int(self.epochs)
-        batch_size = None if self.batch_size is None else int(self.batch_size)
+        counts, (images, size), reporter = self.class_counts_, features.shape, self._reporter()
+        given = (None if value is None else int(value) for value in (self.epochs, self.batch_size))
+        epochs, batch_size = usual_schedule(size, images, *given)
         in_time = seconds_to_choose(images, size, counts.num_classes) <= LONGEST_CHOICE
         if not (in_time and can_choose(labels.numpy(), counts, units, seed)):
             plan = candidates(size, images, self.head)[0].plan
-            return plan.head, [stage_of(plan, *usual_schedule(size, images, epochs, batch_size))]
-        self.portfolio_ = choose_classifier(
-            features.cpu(),
-            labels,
-            counts,
-            counts.groups(),
-            epochs=epochs,
-            batch_size=batch_size,
-            head=self.head,
-            metric=self.metric,
-            units=units,
-            seed=seed,
-        )
+            return plan.head, [stage_of(plan, epochs, batch_size)]
+        with reporter.bar("choosing a classifier", steps_to_choose(images, epochs, batch_size, self.head)) as bar:
+            self.portfolio_ = choose_classifier(
+                features.cpu(),
+                labels,
+                counts,
+                counts.groups(),
+                epochs=epochs,
+                batch_size=batch_size,
+                head=self.head,
+                metric=self.metric,
+                units=units,
+                seed=seed,
+                tick=bar.tick,
+            )
+        for line in describe_portfolio(self.portfolio_, option="metric"):
+            reporter.say(line)
         first, *later = run_stages(self.portfolio_)
         return self.portfolio_.choice.head, [first, *(replace(each, sampler=self.retrain_sampler) for each in later)]
 
@@ -468,8 +476,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             mixer=make_mixer("mixup" if self.mixup else "none", self.mixup, counts),
             remedy=f"take a lower lr than {lr:g}",
         )
-        for epoch in range(step.epochs):
-            train_epoch(stage, epoch)
+        with self._reporter().bar("epochs", step.epochs) as bar:
+            for epoch in range(step.epochs):
+                train_epoch(stage, epoch)
+                bar.tick()
         loss.progress = 1.0
         self.logit_scale_ = loss.logit_scale
 
@@ -504,13 +514,17 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if look is None:
             with torch.no_grad():
                 return cast("Tensor", model.backbone(torch.as_tensor(rows))).to(device)
-        engine = LocalEngine(device, TrainingConfig(precision="fp32", channels_last=False, engine=self.engine))
+        config = TrainingConfig(precision="fp32", channels_last=False, engine=self.engine)
+        engine, reporter = LocalEngine(device, config), self._reporter()
         transform = BatchTransform(look.mean, look.std)
         if not all(isinstance(row, str | os.PathLike) for row in rows):
             images = ImageInputs(sklearn_model.MemoryLoader(rows, look.square, device), transform)
             is_kept = not self.train_backbone
-            network = compile_backbone(model, look, images=len(rows), engine=self.engine, store=is_kept)
-            return backbone_pass(engine, network, images, torch.arange(len(rows)))[0]
+            network = compile_backbone(
+                model, look, images=len(rows), engine=self.engine, store=is_kept, say=reporter.say
+            )
+            with reporter.bar("features", count_batches(len(rows), BATCH)) as bar:
+                return backbone_pass(engine, network, images, torch.arange(len(rows)), tick=bar.tick)[0]
         paths = [os.path.abspath(path) for path in rows]  # noqa: PTH100 - a thousand of them, as they were written
         decoder = Decoder(Split.from_files(paths, np.zeros(len(paths), np.int64)), look.square)
         is_kept = not self.train_backbone and len(paths) >= _STORED
@@ -519,12 +533,15 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             model=model,
             inputs={"images": ImageInputs(SinglePassLoader(decoder, device), transform)},
             decoders={"images": decoder},
-            reporter=Reporter(quiet=True),
+            reporter=reporter,
             seconds={"features": 0.0},
             data=DataConfig(source=sklearn_model.common_folder(paths), cache=is_kept),
             fixed=is_kept,
         )
         return store.plain("images").features[0]
+
+    def _reporter(self) -> Reporter:
+        return Reporter(quiet=not self.verbose)
 
     def _shares(self, prior: str | Sequence[float]) -> FloatArray:
         if isinstance(prior, str):

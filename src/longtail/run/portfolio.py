@@ -200,12 +200,13 @@ def read_portfolio(run: Path) -> Portfolio | None:
     return read_json(path, adapter, remedy, PORTFOLIO_FORMAT)
 
 
-def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
+def describe_portfolio(portfolio: Portfolio, shown: int = 5, option: str = "--metric") -> list[str]:
     """Describe a choice in a few lines: what was compared, the best candidates, and the other end of the trade.
 
     Args:
         portfolio: The candidates and the choice.
         shown: Number of candidates that have a line.
+        option: What the user sets to compare by another metric.
     """
     rank = "as good as the best" if portfolio.choice.behind else "the best"
     lines = [
@@ -227,7 +228,7 @@ def describe_portfolio(portfolio: Portfolio, shown: int = 5) -> list[str]:
     if other := portfolio.other_end:
         lines.append(
             f"the highest {METRIC_WORDS[asked]} of the {len(portfolio.finalists)} tried on all folds "
-            f"(--metric {asked}): {other.title}, accuracy {figure_text(other.accuracy)}, balanced accuracy "
+            f"({option} {asked}): {other.title}, accuracy {figure_text(other.accuracy)}, balanced accuracy "
             f"{figure_text(other.balanced_accuracy)}"
         )
     return lines
