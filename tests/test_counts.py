@@ -67,6 +67,7 @@ def test_counts_come_as_numbers_arrays_tensors_or_themselves(counts: Any) -> Non
         ([4, -1], None, "-1"),
         ([0, 0], None, "one image"),
         ([4, 2.5], None, "fraction"),
+        ([4, float("inf")], None, "whole"),
         ([[4, 2]], None, r"\(1, 2\)"),
         (["4", "2"], None, "non-number"),
         ([4, 2], ["a"], "1 class names"),

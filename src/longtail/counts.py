@@ -168,7 +168,8 @@ class ClassCounts:
         Args:
             many: A class with more images than this is many-shot (``by="threshold"``).
             few: A class with fewer images than this is few-shot.
-            by: ``"threshold"``, or ``"thirds"``: the largest, middle and smallest third of the classes.
+            by: ``"threshold"``, or ``"thirds"``: the largest, middle and smallest third of the classes. Of classes
+                with as many images that a cut falls among, the first are in the larger group.
 
         Returns:
             Class indices for ``many``, ``medium`` and ``few``; a group may be empty.
@@ -218,7 +219,8 @@ def _whole_numbers(counts: ClassCountsLike) -> tuple[int, ...]:
     values = np.asarray(counts.tolist() if hasattr(counts, "tolist") else list(counts))
     if values.ndim != 1:
         raise ValueError(f"ClassCounts takes one count per class, got an array of shape {values.shape}.")
-    if values.size and (not np.issubdtype(values.dtype, np.number) or not np.all(values == np.floor(values))):
+    is_whole = np.issubdtype(values.dtype, np.number) and np.all(np.isfinite(values) & (values == np.floor(values)))
+    if values.size and not is_whole:
         raise ValueError("ClassCounts takes whole numbers of images, got a fraction or a non-number.")
     return tuple(int(value) for value in values)
 

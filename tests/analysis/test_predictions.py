@@ -12,6 +12,7 @@ from longtail.analysis.predictions import (
     FLOOR,
     LEAST,
     accuracy_at_coverage,
+    effective_images,
     group_margins,
     margin_distribution,
     margins_of_predictions,
@@ -21,7 +22,7 @@ from longtail.analysis.predictions import (
     shifted_prior,
 )
 from longtail.counts import ClassCounts
-from longtail.evaluation.metrics import bin_confidences, expected_calibration_error
+from longtail.evaluation.metrics import bin_confidences, class_weights, expected_calibration_error
 
 
 def margins_from(scores, label):
@@ -245,3 +246,18 @@ def test_the_error_is_large_where_the_prior_rests_on_one_image():
 def test_a_curve_is_read_at_the_nearest_exponent():
     result = prior_shift([1, 0, 0], [1, 1, 1], COUNTS)
     assert result.at(0.01) == pytest.approx(1 / 3)
+
+
+def test_the_effective_images_of_a_mean_over_classes() -> None:
+    label = np.repeat([0, 1, 2], [25, 25, 1000])
+    whole = effective_images(np.ones(len(label)), np.array([0.5, 1.0]), class_weights(label))
+    assert whole[1] == pytest.approx(9 / (1 / 25 + 1 / 25 + 1 / 1000))
+    assert whole[0] < whole[1]
+
+
+def test_the_error_under_a_prior_is_that_of_the_effective_images() -> None:
+    frames, films = np.array([400, 400]), np.array([20, 20])
+    plain, grouped = (prior_shift([0.9, 0.1], images, ClassCounts([90, 10])) for images in (frames, films))
+    clustered = prior_shift([0.9, 0.1], frames, ClassCounts([90, 10]), effective=films)
+    np.testing.assert_array_equal(clustered.error, grouped.error)
+    assert (clustered.error > plain.error).all()

@@ -87,6 +87,14 @@ def test_a_repeated_seed_is_flagged(make_run):
     assert any("same seed" in note for note in notes)
 
 
+def test_many_differences_are_said_to_hold_some_by_chance(make_run):
+    folders = [
+        make_run(f"{noise}-{seed}", seed=seed, options={"noise": noise}) for noise in range(6) for seed in (0, 1, 2)
+    ]
+    assert any("chance" in note for note in compare_runs(folders).notes)
+    assert not any("chance" in note for note in compare_runs(folders[:-3]).notes)
+
+
 def test_three_seeds_on_the_same_data_need_no_note(make_run):
     folders = [make_run(f"{r}{s}", recipe=f"cifar-lt/{r}", seed=s) for r in ("ce", "kps") for s in range(3)]
     assert compare_runs(folders).notes == ()

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from longtail.compare.comparison import compare_runs
-from longtail.compare.differences import counted_between, matched_interval
+from longtail.compare.differences import counted_between, matched_interval, prior_between
 from longtail.compare.table import Comparison, print_table, write_csv
 from longtail.errors import LongtailError
 from longtail.evaluation.significance import Difference, images_interval, unpaired_interval
@@ -206,6 +206,17 @@ def test_films_are_matched_as_far_as_they_are_kept(tested: Callable[..., Path]) 
     films = accuracy(comparison)
     assert films.images == images_interval(ours, base, np.repeat(np.arange(6), 100), cluster=film)
     assert width(films) > 2 * width(frames)
+
+
+def test_under_another_prior_images_are_matched_too(tested: Callable[..., Path]) -> None:
+    base, ours = draws(2, 0.1, 0.4)
+    sides = [[read(tested(name, right[s], seed=s)) for s in range(2)] for name, right in (("ce", base), ("gcl", ours))]
+    balanced = prior_between(np.full(6, 1 / 6))(sides[1], sides[0])
+    matched = matched_interval(sides[1], sides[0], "balanced_accuracy")
+    assert matched is not None
+    assert balanced == pytest.approx(matched[1])
+    first = prior_between(np.array([1.0, *[1e-9] * 5]))(sides[1], sides[0])
+    assert first == pytest.approx(images_interval(ours[:, :100], base[:, :100]), abs=0.01)
 
 
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}

@@ -80,3 +80,18 @@ def test_an_option_that_differs_between_the_stages_is_named_with_its_stage(make_
 
 def test_flatten_keeps_lists_and_empty_tables_whole():
     assert json_options({"a": {"b": [1, 2]}, "c": {}}) == {"a.b": "[1, 2]", "c": "{}"}
+
+
+def test_seeds_of_grouped_data_are_one_row_though_they_train_on_other_numbers_of_images(make_run):
+    folders = [make_run(f"ce{split}") for split in range(3)]
+    for split, folder in enumerate(folders):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["data"] |= {"group_column": "film", "split_seed": split}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics["train_counts"][0] += split
+        metrics["data_hash"] = f"sha256:{split}"
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    comparison = compare_runs(folders)
+    assert [len(row.runs) for row in comparison.rows] == [3]
+    assert not any("same seed" in note for note in comparison.notes), "each has other images"

@@ -101,6 +101,7 @@ def test_progress_outside_its_range(value: float) -> None:
         ({"weight": [1.0, 2.0, math.nan, 1.0]}, "finite"),
         ({"weight": [1.0, 2.0, -1.0, 1.0]}, "finite"),
         ({"scale": -1.0}, "scale"),
+        ({"scale": 0.0}, "above 0"),
         ({"scale": math.inf}, "scale"),
     ],
 )

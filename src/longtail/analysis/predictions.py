@@ -253,6 +253,34 @@ def accuracy_at_coverage(
     return np.asarray(np.interp(coverage, np.append(0.0, share), np.append(0.0, right)) / coverage, dtype=np.float64)
 
 
+def effective_images(
+    confidence: npt.ArrayLike, coverage: FloatArray, weight: npt.ArrayLike | None = None
+) -> FloatArray:
+    """Number of images of equal weight that the surest images are worth, at given coverages: ``(sum w)^2 / sum w^2``.
+
+    Kish, Survey Sampling, 1965, section 11.7.
+
+    Args:
+        confidence: Probability of the predicted class, shape (N,).
+        coverage: In (0, 1].
+        weight: Weight of each image, shape (N,); all the same when not given.
+
+    Returns:
+        Of the shape of ``coverage``.
+
+    Example:
+        >>> effective_images([0.9, 0.8, 0.7, 0.6], np.array([0.5, 1.0])).tolist()
+        [2.0, 4.0]
+        >>> effective_images([0.9, 0.8, 0.7, 0.6], np.array([1.0]), [1.0, 1.0, 1.0, 3.0]).tolist()
+        [3.0]
+    """
+    sure = np.asarray(confidence, dtype=np.float64)
+    worth = np.ones(len(sure)) if weight is None else np.asarray(weight, dtype=np.float64)
+    worth = worth[np.argsort(-sure, kind="stable")] / worth.sum()
+    share, squares = (np.append(0.0, np.cumsum(part)) for part in (worth, worth**2))
+    return np.asarray(coverage**2 / np.interp(coverage, share, squares), dtype=np.float64)
+
+
 def _resamples(images: int, unit: npt.ArrayLike | None, draws: int, seed: int) -> Iterator[IntArray]:
     """Row numbers of one resample after the other: as many units as there are, with replacement."""
     rng = np.random.default_rng(seed)
@@ -331,14 +359,19 @@ def shifted_prior(counts: ClassCounts, exponent: float, tested: npt.NDArray[np.b
 
 
 def prior_shift(
-    recall: npt.ArrayLike, images: npt.ArrayLike, counts: ClassCounts, exponents: FloatArray = EXPONENTS
+    recall: npt.ArrayLike,
+    images: npt.ArrayLike,
+    counts: ClassCounts,
+    exponents: FloatArray = EXPONENTS,
+    *,
+    effective: npt.ArrayLike | None = None,
 ) -> PriorShift:
     r"""Accuracy on test sets that hold the classes in other proportions, :math:`\sum_c \pi_c(t)\, r_c`.
 
     Only the mix of classes changes, not how the images of a class look: the recall :math:`r_c` then stays, and weighing
     it by the assumed prior is importance weighting of the test images. The model is not told the new prior: what it
     would gain from that is another question (``longtail adjust``). Classes without test images are left out and the
-    prior is renormalized over the rest. The standard error treats test images as independent; each recall is drawn
+    prior is renormalized over the rest. For the standard error, each recall is drawn
     towards the mean by one image's worth, so that a class with all or no images right has one too. It is large where
     the prior rests on classes with few test images.
 
@@ -351,6 +384,8 @@ def prior_shift(
         images: Test images per class, shape (C,); 0 for an untested class.
         counts: Training images per class.
         exponents: t, shape (T,).
+        effective: Effective sample size of the test images of each class, shape (C,), where they form clusters; see
+            :func:`longtail.evaluation.intervals.effective_sample_size`.
 
     Example:
         >>> shift = prior_shift([0.9, 0.1], [100, 100], ClassCounts([90, 10]), np.array([1.0, 0.0, -1.0]))
@@ -358,7 +393,7 @@ def prior_shift(
         [0.82, 0.5, 0.18]
     """
     tested = np.asarray(images) > 0
-    worth = np.maximum(np.asarray(images, dtype=np.float64), 1)
+    worth = np.maximum(np.asarray(images if effective is None else effective, dtype=np.float64), 1)
     rate = np.where(tested, np.asarray(recall, dtype=np.float64), 0.0)
     prior = np.stack([shifted_prior(counts, float(t), tested) for t in exponents])
     mean = (rate * worth)[tested].sum() / worth[tested].sum() if tested.any() else np.nan

@@ -8,7 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from longtail.compare.differences import Pairing, figure_difference, figure_interval, figure_of, mark
+from longtail.compare.differences import (
+    Pairing,
+    are_independent,
+    figure_difference,
+    figure_interval,
+    figure_of,
+    mark,
+)
 from longtail.compare.seeds import MeanStd, fold, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
 from longtail.counts import FEW_IMAGES
@@ -19,6 +26,8 @@ from longtail.formatting import listing, percent, signed
 from longtail.run import read
 from longtail.run.result import Metrics, RunResult
 
+MANY = 5
+"""Differences to the baseline from which on it is said that some may be marked by chance."""
 Groups: TypeAlias = Mapping[str, tuple[RunResult, ...]]
 
 
@@ -146,7 +155,7 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
             if never and run.test is not None:
                 yield f"{name}: {describe_never_judged(never, run.test.num_images, _group_column(run))}"
     for name, group in groups.items():
-        if len({run.seed for run in group}) < len(group):
+        if not are_independent(group):
             yield f"{name} has runs of the same seed: their deviation says nothing about chance."
     if split is not None:
         yield from _pairing_caveats(groups, split)
@@ -159,11 +168,17 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
 
 
 def evidence_caveats(rows: Sequence[Row]) -> Iterator[str]:
-    """Name differences that hold over images or over seeds alone, and those judged over seeds only.
+    """Name differences that hold over images or over seeds alone, those judged over seeds only, and many of them.
 
     Args:
         rows: The baseline first.
     """
+    differences = len(rows) - 1
+    if differences >= MANY:
+        yield (
+            f"{differences} rows are compared with {rows[0].name}, each by 95% intervals of its own: of {differences} "
+            "without a difference, one in twenty is marked by chance."
+        )
     reasons = {
         "i": "over the test images but not over seeds, which vary too much: add seeds",
         "s": "over seeds but not over the test images, which are too few",

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from longtail.compare.seeds import mean_interval
-from longtail.counts import GROUP_NAMES, IntArray
+from longtail.counts import GROUP_NAMES, FloatArray, IntArray
 from longtail.evaluation import significance
 from longtail.evaluation.intervals import LEVEL_TEXT
+from longtail.evaluation.metrics import Mask
 from longtail.formatting import percent, signed
 from longtail.run.result import Ends, RunResult
 from longtail.run.tables import Predictions
@@ -89,12 +90,17 @@ def difference_between(
     images = between(*sides) if between else None
     if paired:
         return significance.Difference.of([a - b for a, b in zip(mine, base, strict=True)], images)
-    # Without pairs the deviations of both sides add up; runs of one seed are not independent.
-    n, numbers = min(len(mine), len(base)), [[run.seed for run in side if run.seed is not None] for side in sides]
+    # Without pairs the deviations of both sides add up.
+    n = min(len(mine), len(base))
     std = (variance(mine) + variance(base)) ** 0.5 if n > 1 else None
-    independent = all(len(set(side)) == len(side) for side in numbers)
+    independent = all(are_independent([run for run in side if run.seed is not None]) for side in sides)
     seeds = significance.welch_interval(mine, base) if independent and n >= significance.ENOUGH_SEEDS else None
     return significance.Difference(fmean(mine) - fmean(base), std or None, n, images, seeds)
+
+
+def are_independent(runs: Runs) -> bool:
+    """Whether no two runs are the same by seed and images, so that their deviation tells of chance."""
+    return len({(run.seed, run.record.data_hash) for run in runs}) == len(runs)
 
 
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
@@ -134,7 +140,10 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     # Predictions are those of the finished run: after an earlier stage they are of another model.
     if matched is not None and math.isclose(matched[0], change.mean, abs_tol=ROUNDED):
         return replace(change, images=matched[1])
-    same_images = split != "test" or all(run.was_tested_as(other) for run in mine for other in base)
+    if split == "test":
+        same_images = all(run.was_tested_as(other) for run in mine for other in base)
+    else:
+        same_images = len({run.record.data_hash for run in (*mine, *base)}) == 1
     first_ends, second_ends = (figure_interval(side, split, key) for side in (mine, base))
     if (change.seeds is not None and same_images) or first_ends is None or second_ends is None:
         return change
@@ -163,6 +172,29 @@ def matched_interval(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | N
     return interval and (float(np.mean([part[0] for part in parts if part is not None])), interval)
 
 
+def prior_between(prior: FloatArray) -> Between:
+    """Return a function for the interval over test images of a difference in accuracy under another test prior.
+
+    Args:
+        prior: Share of each class, above 0, shape (C,); classes without test images are left out.
+
+    Returns:
+        A function of the runs of two configurations: None if they kept no predictions of the same images, or if images
+        form groups that were not kept.
+    """
+
+    def interval(first: Runs, second: Runs) -> Ends | None:
+        label, mine, base = _matched_images(first, second)
+        return significance.images_interval(
+            mine, base, label, cluster=_cluster([*first, *second]), prior=prior[np.unique(label)]
+        )
+
+    def between(mine: Runs, base: Runs) -> Ends | None:
+        return mean_interval([interval(first, second) for first, second in _same_images(mine, base)])
+
+    return between
+
+
 def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]]:
     """Divide runs into parts with the same test images: all runs, or one part per pair; none if neither works."""
     for run in (*mine, *base):
@@ -182,13 +214,19 @@ def _cluster(runs: Runs) -> IntArray | None:
 
 def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:
     """Compute the matched difference of runs that were all tested on the same images."""
-    assert mine[0].predictions is not None
-    label, cluster = mine[0].predictions.label, _cluster([*mine, *base])
+    label, *right = _matched_images(mine, base)
+    cluster = _cluster([*mine, *base])
     in_group = np.array([key not in GROUP_NAMES or name == key for name in mine[0].group_of])[label]
-    predictions = [[run.predictions for run in side if run.predictions] for side in (mine, base)]
-    right = [np.stack([(part.prediction == part.label)[in_group] for part in side]) for side in predictions]
     cluster = None if cluster is None else cluster[in_group]
-    return significance.matched_gain(label[in_group], right[0], right[1], balanced=key != "accuracy", cluster=cluster)
+    first, second = (side[:, in_group] for side in right)
+    return significance.matched_gain(label[in_group], first, second, balanced=key != "accuracy", cluster=cluster)
+
+
+def _matched_images(mine: Runs, base: Runs) -> tuple[IntArray, Mask, Mask]:
+    """Return the class of each image, shape (N,), and whether each run of the two sides is right on it, (S, N) each."""
+    sides = [[run.predictions for run in side if run.predictions] for side in (mine, base)]
+    first, second = (np.stack([each.prediction == each.label for each in side]) for side in sides)
+    return sides[0][0].label, first, second
 
 
 def counted_between(counted: Counted, *, most: float = 1.0) -> Between:
@@ -230,7 +268,7 @@ def mark(change: significance.Difference | None) -> str:
         >>> mark(significance.Difference(0.03, 0.04, 3, images=(0.01, 0.05), seeds=(-0.069, 0.129)))
         'i'
     """
-    if change is None or change.holds is None or abs(change.mean) < significance.EVIDENCE:
+    if change is None or change.holds is None or not change.is_large:
         return ""
     return "*" if change.is_evidence else {"images": "i", "seeds": "s"}.get(change.holds, "")
 

@@ -87,9 +87,14 @@ def json_options(config: Mapping[str, object]) -> dict[str, str]:
 def fold(runs: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
     """Group runs whose configurations differ only in seeds and execution options, in the order of first appearance.
 
-    Runs with other numbers of training images stay apart even then: their source has changed between them.
+    Runs with other numbers of training images stay apart even then: their source has changed between them. Not where
+    images are held together in groups: how many of each class are trained on follows from the seed of the splits.
     """
-    keys = [json.dumps([run.recipe, run.counts.counts, identity(run)], sort_keys=True) for run in runs]
+    keys = []
+    for run in runs:
+        options = identity(run)
+        counts = run.counts.counts if options.get("data.group_column", "null") == "null" else ()
+        keys.append(json.dumps([run.recipe, counts, options], sort_keys=True))
     return [tuple(run for run, other in zip(runs, keys, strict=True) if other == key) for key in dict.fromkeys(keys)]
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean, stdev, variance
 from typing import Literal
 
@@ -101,7 +102,41 @@ class Difference:
         Every verdict of the package is made here.
         """
         interval = self.interval
-        return interval is not None and abs(self.mean) >= EVIDENCE and _excludes_zero(interval)
+        return interval is not None and self.is_large and _excludes_zero(interval)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is at least half a point, up to rounding.
+
+        Example:
+            >>> Difference(0.105 - 0.1, None, 1).is_large, Difference(0.1049 - 0.1, None, 1).is_large
+            (True, False)
+        """
+        return round(abs(self.mean), 9) >= EVIDENCE
+
+    def to_the_best_of(self, values: int) -> Difference:
+        """Return it with wider intervals, which allow for the best of several values having been picked by its result.
+
+        By Tukey's studentized range: of equal values the best is ahead of some other by chance, the further the more
+        values there are. All differences to the best hold at once with 95%.
+
+        Args:
+            values: Number of values, the best one included; for two, the intervals stay.
+
+        Example:
+            >>> wider = Difference(0.03, None, 1, images=(0.01, 0.05)).to_the_best_of(5)
+            >>> [round(end, 3) for end in wider.images]
+            [0.002, 0.058]
+        """
+        factor = studentized_range(values) / Z
+
+        def widen(interval: Ends | None) -> Ends | None:
+            return interval and (
+                self.mean - factor * (self.mean - interval[0]),
+                self.mean + factor * (interval[1] - self.mean),
+            )
+
+        return replace(self, images=widen(self.images), seeds=widen(self.seeds))
 
     @property
     def is_none(self) -> bool:
@@ -117,6 +152,24 @@ class Difference:
 
 def _excludes_zero(interval: Ends) -> bool:
     return interval[0] > 0 or interval[1] < 0
+
+
+@cache
+def studentized_range(values: int) -> float:
+    """Standard errors of a difference that the largest of all differences among several equal values stays below.
+
+    Tukey, The problem of multiple comparisons, 1953: with 95%, for large samples.
+
+    Args:
+        values: Number of values, at least 2.
+
+    Example:
+        >>> [round(studentized_range(values), 2) for values in (2, 3, 10)]
+        [1.96, 2.34, 3.16]
+    """
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(LEVEL, values, math.inf)) / math.sqrt(2)
 
 
 def t_quantile(freedom: float) -> float:
@@ -181,6 +234,7 @@ def images_interval(
     classes: npt.ArrayLike | None = None,
     *,
     cluster: IntArray | None = None,
+    prior: npt.ArrayLike | None = None,
 ) -> Ends | None:
     """Interval of the difference between the shares that two models have right, both given the same images.
 
@@ -200,6 +254,8 @@ def images_interval(
         classes: Class of each image, shape (N,), for a mean over classes; one mean over all images when not given.
         cluster: Number of the cluster of each image, shape (N,), if images form clusters; they then count by the
             effective sample size of their differences, see :func:`longtail.evaluation.intervals.class_sample_sizes`.
+        prior: Weight of each class in the mean over classes, in the order of their numbers, one for every class that
+            has images; all the same when not given.
 
     Returns:
         Low and high end of first minus second; None without images.
@@ -219,17 +275,19 @@ def images_interval(
     images: FloatArray = np.bincount(where).astype(np.float64)
     mean, square = (np.bincount(where, weights=part) / images for part in (gain, gain**2))
     sizes = images if cluster is None else class_sample_sizes(where, gain, cluster)
+    share = np.ones(len(images)) if prior is None else np.asarray(prior, dtype=np.float64)
+    share = share / share.sum()
     total = float(sizes.sum())
     toward = mean.mean() * total / (total + 2), (square.mean() * total + 1) / (total + 2)
     drawn = [(part * sizes + aim) / (sizes + 1) for part, aim in zip((mean, square), toward, strict=True)]
     variances = (drawn[1] - drawn[0] ** 2) / sizes / (1 - sizes / (sizes + 1) ** 2)
-    first_moment, second_moment = float(drawn[0].mean()), float(drawn[1].mean())
+    measured, first_moment, second_moment = (float(share @ part) for part in (mean, *drawn))
     # The effective number of pairs of a mean of this variance, and the adjusted interval of that number.
-    pairs = (second_moment - first_moment**2) / (float(variances.sum()) / len(images) ** 2)
+    pairs = (second_moment - first_moment**2) / float(share**2 @ variances)
     middle, square_mean = first_moment * pairs / (pairs + 2), (second_moment * pairs + 1) / (pairs + 2)
     half = Z * ((square_mean - middle**2) / (pairs + 2)) ** 0.5
     low, high = max(middle - half, -1.0), min(middle + half, 1.0)
-    return min(low, float(mean.mean())), max(high, float(mean.mean()))
+    return min(low, measured), max(high, measured)
 
 
 def matched_gain(

@@ -300,7 +300,8 @@ def _strength(
 ) -> tuple[float, dict[str, list[float]]]:
     grid = [step / 10 for step in range(_MOST_TENTHS[options.method] + 1)] if options.tau is None else [options.tau]
     values = [_figure(make(tau).apply(logits), labels, options.metric) for tau in grid]
-    return grid[int(np.argmax(values))], {"tau": grid, options.metric: values}  # argmax: the first of the best
+    best = int(np.argmax(np.round(values, 9)))  # the first of those that are equally good
+    return grid[best], {"tau": grid, options.metric: values}
 
 
 def _figure(scores: Tensor, labels: Tensor, metric: MetricName) -> float:

@@ -249,8 +249,15 @@ class LongTailLoss(nn.Module):
         self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
 
 
-def check_range(name: str, value: float, low: float, high: float = float("inf")) -> float:
+def check_range(name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False) -> float:
     """Return a value with ``low <= value <= high``, and raise for any other.
+
+    Args:
+        name: What it is called in the message.
+        value: The value.
+        low: The least value.
+        high: The greatest value.
+        above: The value must be above ``low``.
 
     Raises:
         TypeError: ``value`` is not a number.
@@ -263,8 +270,10 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not low <= value <= high or value == float("inf"):
-        limits = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+    if not low <= value <= high or value == float("inf") or (above and value == low):
+        limits = f"in [{low:g}, {high:g}]"
+        if high == float("inf"):
+            limits = f"{'above' if above else 'at least'} {low:g}"
         raise ValueError(f"{name} must be {limits}, got {value}.")
     return value
 

@@ -32,7 +32,7 @@ class CrossEntropyLoss(LongTailLoss):
 
     def __init__(self, class_counts: ClassCountsLike, *, scale: float = 1.0, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        self.scale = check_range("scale", scale, 0.0)
+        self.scale = check_range("scale", scale, 0.0, above=True)
 
     def adjust_logits(self, logits: Tensor, _features: Tensor | None, /) -> AdjustedLogits:
         """``S z``, whatever the class counts."""

@@ -94,7 +94,7 @@ class GCLLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        self.scale = check_range("scale", scale, 0.0)
+        self.scale = check_range("scale", scale, 0.0, above=True)
         self.noise = check_range("noise", noise, 0.0)
         self.margin = check_range("margin", margin, 0.0, 2.0)
         self.focal_gamma = check_range("focal_gamma", focal_gamma, 0.0)

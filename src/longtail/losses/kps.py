@@ -116,7 +116,7 @@ class KPSLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0)
+        check_range("scale", scale, 0.0, above=True)
         check_range("max_margin", max_margin, 0.0, 2.0)
         if adjust_gradients_from is not None:
             check_range("adjust_gradients_from", adjust_gradients_from, 0.0, 1.0)

@@ -78,7 +78,7 @@ class LDAMLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        self.scale = check_range("scale", scale, 0.0)
+        self.scale = check_range("scale", scale, 0.0, above=True)
         self.max_margin = check_range("max_margin", max_margin, 0.0, 2.0)
         self._table("_margins", ldam_margins(class_counts, max_margin))
 

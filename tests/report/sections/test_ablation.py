@@ -11,6 +11,7 @@ from ablation_grid import grid
 
 from longtail.compare.ablations import find_ablations
 from longtail.compare.comparison import compare_runs
+from longtail.evaluation.significance import Difference
 from longtail.report.sections import ablation
 from longtail.report.sections.order import build_sections
 
@@ -87,6 +88,15 @@ def test_the_sentence_names_a_clear_best_and_warns_of_the_test_split(make_run):
     assert "worse at 0 (" in sentence
     assert "validation" in sentence
     assert "standard deviation" in sentence
+
+
+def test_the_best_of_many_values_needs_a_larger_lead(make_run, monkeypatch):
+    lead = Difference(0.02, None, 1, images=(0.003, 0.037))
+    monkeypatch.setattr(ablation, "figure_difference", lambda *_: lead)
+    two = ablation.build(grid(make_run, noises(0.0, 0.5), recipe="cifar-lt/kps")).sentence
+    six = ablation.build(grid(make_run, noises(0.0, 0.1, 0.2, 0.3, 0.4, 0.5))).sentence
+    assert "clearly worse" in two
+    assert "no clear difference" in six
 
 
 def test_the_sentence_says_no_difference_where_seeds_or_images_allow_none(make_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -171,3 +172,22 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
         object.__setattr__(row.runs[0], "test", metrics.model_copy(update={"interval_table": table}))
     for build in (coverage, priors):
         assert len(build(ce_and_gcl).drawings[0].figure.data) == 2
+
+
+def test_images_that_belong_together_widen_the_intervals_of_priors_and_calibration(ce_and_gcl):
+    def intervals(build, column):
+        return [
+            float(text[1]) - float(text[0])
+            for row in build(ce_and_gcl).table.rows
+            if (text := re.findall(r"[\d.]+", row[column][1]))
+        ]
+
+    alone = intervals(priors, 3) + intervals(calibration, 1)[:1]
+    for row in ce_and_gcl.final:
+        run = row.runs[0]
+        table = run.test.interval_table.model_copy(update={"unit": "film"})
+        films = replace(run.predictions, group=np.arange(len(LABEL)) // 3)
+        vars(run).update(test=run.test.model_copy(update={"interval_table": table}), predictions=films)
+    together = intervals(priors, 3) + intervals(calibration, 1)[:1]
+    assert len(alone) == 3
+    assert all(wide > narrow for wide, narrow in zip(together, alone, strict=True))

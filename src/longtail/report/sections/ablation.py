@@ -157,7 +157,8 @@ def verdict(ablation: Ablation, judge: str) -> str:
     if len(means) < 2:
         return f"{head}: not measured at two values."
     (best, top, reached), *others = sorted(means, key=lambda item: -item[2])
-    gaps = [(value, figure_difference(top.runs, row.runs, judge, JUDGED)) for value, row, _ in others]
+    differences = [(value, figure_difference(top.runs, row.runs, judge, JUDGED)) for value, row, _ in others]
+    gaps = [(value, change and change.to_the_best_of(len(means))) for value, change in differences]
     words = {"i": " (holds over images, not over seeds)", "s": " (holds over seeds, not over images)"}
     close = [f"{value}{words.get(mark(gap), '')}" for value, gap in gaps if gap and not gap.is_evidence]
     clear = [

@@ -10,14 +10,22 @@ import numpy as np
 import plotly.graph_objects as go
 
 from longtail.analysis import predictions
-from longtail.compare.differences import Between, Counted, Measure, Runs, counted_between, difference_between
+from longtail.compare.differences import (
+    Between,
+    Counted,
+    Measure,
+    Runs,
+    counted_between,
+    difference_between,
+    prior_between,
+)
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
 from longtail.counts import GROUP_NAMES, FloatArray
-from longtail.evaluation.intervals import wilson
+from longtail.evaluation.intervals import effective_sample_size, wilson
 from longtail.evaluation.metrics import Mask, class_weights
 from longtail.evaluation.selective import coverage_curve, threshold_for_coverage
-from longtail.evaluation.significance import unpaired_interval
+from longtail.evaluation.significance import ENOUGH_SEEDS, unpaired_interval
 from longtail.formatting import MINUS, interval_text, percent, signed
 from longtail.report import configurations
 from longtail.report.plots import GROUND, GROUP_COLORS, GROUP_LABELS, GROUP_SYMBOLS, MUTED, add_line, blank, run_style
@@ -74,8 +82,6 @@ def calibration(comparison: Comparison) -> Section | None:
         "Small: its 95% interval, from the test images drawn anew; chance makes the error itself larger, the more so "
         "the fewer images."
     )
-    for unit in sorted({run.test.unit for row in rows for run in row.runs if run.test is not None} - {"image"}):
-        caption += f" Images of one {unit} count as independent here, which makes the intervals too narrow."
 
     def gaps(part: configurations.Part) -> str:
         return compared(
@@ -91,7 +97,7 @@ def calibration(comparison: Comparison) -> Section | None:
     tail = configurations.smallest_group(rows[0].runs[0])
     sentence = (
         "Mean confidence minus accuracy, above 0 where a model is too sure, every image counting the same. On "
-        f"{GROUP_LABELS[tail].lower()} images: {gaps(tail)}. On all images: {gaps('all')}."
+        f"{GROUP_LABELS[tail].lower()} images: {gaps(tail) or 'none'}. On all images: {gaps('all')}."
     )
     legend = (*configurations.group_keys(rows[0].runs[0]), Key("muted", "dotted", "Confidence equals accuracy"))
     table, layout = Table(caption, heads, tuple(lines), folded=""), configurations.side_by_side(len(rows))
@@ -103,11 +109,12 @@ def mean_diagram(row: Row, part: configurations.Part) -> predictions.Reliability
 
     The error of the pooled images would be smaller than that of any seed, as gaps of opposite signs cancel.
     """
-    seeds = []
+    seeds, units = [], []
     for run, each in configurations.known_predictions(row):
         mask = configurations.part_masks(run, each)[part]
         seeds.append((each.confidence[mask], (each.label == each.prediction)[mask]))
-    diagrams = [predictions.reliability(*seed) for seed in seeds]
+        units.append(None if run.test is None or run.test.unit == "image" or each.group is None else each.group[mask])
+    diagrams = [predictions.reliability(*seed, unit=unit) for seed, unit in zip(seeds, units, strict=True)]
     pooled = predictions.reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
     error, interval = np.mean([each.ece for each in diagrams]), mean_interval([each.interval for each in diagrams])
     return replace(pooled, ece=float(error), interval=interval)
@@ -218,19 +225,20 @@ def coverage(comparison: Comparison) -> Section | None:
 
 def coverage_line(row: Row, part: configurations.Part) -> tuple[Row, FloatArray, Band] | None:
     """The mean of the seeds' curves at ``COVERAGE`` with Wilson's intervals; in a group every class counts the same."""
-    curves, images = [], 0
+    curves, images = [], []
     for run, each in configurations.known_predictions(row):
         mask = configurations.part_masks(run, each)[part]
         if mask.any():
             right = each.label == each.prediction
             weight = None if part == "all" else class_weights(each.label)[mask]
             curves.append(predictions.accuracy_at_coverage(each.confidence[mask], right[mask], COVERAGE, weight))
-            # Seeds are tested on the same images, so that several say no more of them than one.
-            images = max(images, int(mask.sum()))
+            images.append(predictions.effective_images(each.confidence[mask], COVERAGE, weight))
     if not curves:
         return None
     accuracy = np.asarray(np.mean(curves, axis=0), dtype=np.float64)
-    low, high = wilson(accuracy * COVERAGE * images, COVERAGE * images).T
+    # Seeds are tested on the same images, so that several say no more of them than one.
+    answered = np.mean(images, axis=0)
+    low, high = wilson(accuracy * answered, answered).T
     return row, accuracy, (low, high)
 
 
@@ -252,7 +260,8 @@ def priors(comparison: Comparison) -> Section | None:
     for run in (run for row in comparison.final for run in row.runs):
         if (metrics := run.metrics(split)) is not None and metrics.per_class:
             images = [each.test_count for each in metrics.per_class]
-            curves[run.folder] = predictions.prior_shift(metrics.recalls, images, run.counts)
+            effective = _effective_sizes(run) if split == "test" else None
+            curves[run.folder] = predictions.prior_shift(metrics.recalls, images, run.counts, effective=effective)
     rows = [row for row in comparison.final if any(run.folder in curves for run in row.runs)]
     if not rows or rows[0].runs[0].counts.imbalance_ratio == 1:
         return None
@@ -268,7 +277,7 @@ def priors(comparison: Comparison) -> Section | None:
     heads = ("Configuration", *(head for name in PRIORS.values() for head in (name, *against)))
     cells = _priors_rows(means, curves, split)
     alt = read_aloud("Lines of accuracy in % against the test prior", heads, cells)
-    value, between = _at(curves, max(PRIORS))
+    value, between = _at(curves, split, max(PRIORS))
     reverse = configurations.against_first(rows, split, value, between=between)
     sentence = (
         "Accuracy on test sets that hold the classes in other proportions, from those of training over balanced to "
@@ -281,6 +290,15 @@ def priors(comparison: Comparison) -> Section | None:
     return Section("prior", title, sentence, legend=legend, drawings=(drawing,), table=table)
 
 
+def _effective_sizes(run: RunResult) -> FloatArray | None:
+    """The effective sample size of each class, where test images form clusters that were kept; else None."""
+    each = run.predictions
+    if run.test is None or run.test.unit == "image" or each is None or each.group is None:
+        return None
+    size = effective_sample_size(each.label, each.prediction, each.group, len(run.counts), unit=run.test.unit)
+    return size.images
+
+
 def mean_prior_shift(curves: Curves, runs: Runs) -> predictions.PriorShift:
     """The mean over seeds. They are tested on the same images, so the error is no smaller than that of one."""
     measured = [curves[run.folder] for run in runs if run.folder in curves]
@@ -288,18 +306,26 @@ def mean_prior_shift(curves: Curves, runs: Runs) -> predictions.PriorShift:
     return predictions.PriorShift(predictions.EXPONENTS, accuracy, error)
 
 
-def _at(curves: Curves, index: int) -> tuple[Measure, Between]:
-    """The accuracy of a run at a prior, and the interval over images of a difference from the error of each side."""
+def _at(curves: Curves, split: str | None, index: int) -> tuple[Measure, Between]:
+    """The accuracy of a run at a prior, and the interval over images of a difference, matched by image if it can be."""
 
     def figure(runs: Runs) -> tuple[float, Ends]:
         mean = mean_prior_shift(curves, runs)
         low, high = mean.ends
         return float(mean.accuracy[index]), (float(low[index]), float(high[index]))
 
-    return (
-        lambda run: float(curves[run.folder].accuracy[index]) if run.folder in curves else None,
-        lambda mine, base: unpaired_interval(*figure(mine), *figure(base)),
-    )
+    def between(mine: Runs, base: Runs) -> Ends | None:
+        if split == "test":
+            prior = predictions.shifted_prior(mine[0].counts, float(predictions.EXPONENTS[index]))
+            if matched := prior_between(prior)(mine, base):
+                return matched
+        # As in the table of results, which says why.
+        same_images = all(run.was_tested_as(other) for run in mine for other in base)
+        if same_images and min(len(mine), len(base)) >= ENOUGH_SEEDS:
+            return None
+        return unpaired_interval(*figure(mine), *figure(base))
+
+    return lambda run: float(curves[run.folder].accuracy[index]) if run.folder in curves else None, between
 
 
 def _priors_rows(
@@ -312,7 +338,7 @@ def _priors_rows(
         for index in PRIORS:
             low, high = np.clip(mean.ends[:, index], 0, 1)
             cells.append((percent(mean.accuracy[index], unit=False), interval_text((low, high))))
-            change, text = difference_between(row.runs, means[0][0].runs, split, *_at(curves, index)), ""
+            change, text = difference_between(row.runs, means[0][0].runs, split, *_at(curves, split, index)), ""
             if row is not means[0][0] and change and change.interval:
                 text = f"{signed(change.mean)} ({' to '.join(map(signed, change.interval))})"
             cells += [text][: len(means) - 1]
