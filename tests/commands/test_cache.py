@@ -19,7 +19,7 @@ from filelock import FileLock
 from longtail.commands import cache
 from longtail.data.dataset import portable_pixmap
 from longtail.data.loading.cache import kept_on_disk
-from longtail.data.loading.cache_folder import Contents, cache_entries
+from longtail.data.loading.cache_folder import Contents, cache_entries, describe, make_room
 from longtail.data.sources.registry import load_source
 
 Cli = Callable[..., Any]
@@ -113,6 +113,35 @@ def test_what_another_process_is_writing_stays_and_is_said(cli: Cli, folder: Pat
     holder.join()
     assert "1 file kept" in done.out
     assert [path.stem for path in folder.glob("*.pixels")] == ["a"]
+
+
+@pytest.mark.usefixtures("filled")
+def test_without_a_limit(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE_GB", "inf")
+    assert json.loads(cli("cache", "--json").out)["limit_bytes"] is None
+    assert "without a limit" in cli("cache").out
+
+
+def test_without_a_home(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("LONGTAIL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    done = cli("cache")
+    assert (done.status, "LONGTAIL_CACHE" in done.complaint) == (1, True)
+
+
+def test_the_counts_of_streams_are_listed_and_deleted(cli: Cli, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.index").write_bytes(bytes(500))
+    describe(folder / "a.index", Contents("index", "stream:/data/birds", "", 9))
+    assert [use["what"] for use in json.loads(cli("cache", "--json").out)["sources"]] == ["counts of a stream"]
+    make_room(folder, 0, keep="")
+    assert (folder / "a.index").exists(), "small, and hours of work"
+    cli("cache", "--clear")
+    assert not (folder / "a.index").exists()
 
 
 @pytest.mark.parametrize(

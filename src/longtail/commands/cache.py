@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from longtail.commands.output import plain_table, print_json, print_line
-from longtail.errors import UsageError, nearest
+from longtail.errors import LongtailError, UsageError, nearest
 
 if TYPE_CHECKING:
     from longtail.data.loading.cache_folder import CacheEntry
@@ -35,30 +36,38 @@ def cache(
     Args:
         source: only the files of this SOURCE
         older_than: only files unused for this long: 12h, 7d, 2w
-        clear: delete the files, except those another process is writing
+        clear: delete the files, except those another process is writing or another user owns
         json: print JSON instead of a table
     """
     from longtail.data.loading.cache_folder import by_source, cache_entries, cache_limit, cache_root, remove_entry
 
+    try:
+        folder = cache_root()
+    except RuntimeError:
+        raise LongtailError("there is no home folder to keep files in: set LONGTAIL_CACHE to a folder.") from None
     limit = cache_limit()
     entries = _chosen(cache_entries(), source, older_than)
     total = sum(entry.size for entry in entries)
-    facts = {"folder": str(cache_root()), "bytes": total, "limit_bytes": int(limit)}
+    facts = {"folder": str(folder), "bytes": total, "limit_bytes": int(limit) if limit < math.inf else None}
     if clear:
         deleted = [entry for entry in entries if remove_entry(entry.path)]
         freed, in_use = sum(entry.size for entry in deleted), len(entries) - len(deleted)
         if json:
             print_json(facts | {"freed_bytes": freed, "freed_files": len(deleted), "files_in_use": in_use})
             return
-        print_line(f"{size_words(freed)} in {_files(len(deleted))} deleted from {cache_root()}")
+        print_line(f"{size_words(freed)} in {_files(len(deleted))} deleted from {folder}")
         if in_use:
-            print_line(f"{_files(in_use)} kept: another process is writing them; clear again when it is done")
+            print_line(
+                f"{_files(in_use)} kept: another process is writing them, or they are another user's; clear again when "
+                "it is done, or ask that user to"
+            )
         return
     uses = by_source(entries)
     if json:
         print_json(facts | {"sources": [use.to_dict() for use in uses]})
         return
-    print_line(f"{cache_root()}: {size_words(total)} of at most {limit / 1e9:g} GB (LONGTAIL_CACHE_GB)")
+    most = f"of at most {limit / 1e9:g} GB" if limit < math.inf else "without a limit"
+    print_line(f"{folder}: {size_words(total)} {most} (LONGTAIL_CACHE_GB)")
     if uses:
         table = plain_table("source", "what", right=("images", "size", "last used"))
         for use in uses:

@@ -22,7 +22,7 @@ from torch import Tensor
 from longtail.data.dataset import Split
 from longtail.data.loading import cache, loaders
 from longtail.data.loading.cache import cached_images, kept_on_disk
-from longtail.data.loading.cache_folder import Contents, cache_root
+from longtail.data.loading.cache_folder import Contents, cache_root, remove_entry
 from longtail.data.loading.loaders import (
     FillingLoader,
     Loader,
@@ -273,7 +273,7 @@ def test_the_least_recently_used_files_make_room(folder: Path, monkeypatch: pyte
     ages = {}
     for seed in (1, 2):
         before = set(stored(folder))
-        images, _, _ = cached(split_of(seed))
+        cached(split_of(seed))
         (ages[seed],) = set(stored(folder)) - before
     os.utime(ages[1], (2000, 2000))
     os.utime(ages[2], (1000, 1000))
@@ -281,7 +281,21 @@ def test_the_least_recently_used_files_make_room(folder: Path, monkeypatch: pyte
     assert ages[1].exists()
     assert not ages[2].exists()
     assert len(stored(folder)) == 2
-    assert torch.equal(images, decode_all(Decoder(split_of(2), Square(SIZE)))), "a map outlives its file"
+
+
+def test_what_this_process_uses_stays_and_the_rest_is_a_note(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE_GB", str(1.5 * BYTES / 1e9))
+    images, _, _ = cached(split_of())
+    (file,) = stored(folder)
+    os.utime(file, (1000, 1000))
+    others, _, messages = cached(split_of(1))
+    assert torch.equal(others, decode_all(Decoder(split_of(1), Square(SIZE))))
+    assert ["raise LONGTAIL_CACHE_GB" in sentence for sentence in messages] == [True]
+    assert stored(folder) == [file]
+    assert cached(split_of())[1] == 0, "found again, and used twice for now"
+    assert remove_entry(file)
+    assert torch.equal(images, decode_all(Decoder(split_of(), Square(SIZE)))), "a map outlives its file"
+    assert not cached(split_of(1))[2], "and then it no longer counts"
 
 
 def test_using_a_file_makes_it_recent(folder: Path) -> None:
@@ -322,9 +336,10 @@ def test_a_set_larger_than_the_cache_is_a_note(folder: Path, monkeypatch: pytest
     assert stored(folder) == []
 
 
-def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LONGTAIL_CACHE_GB", "lots")
-    with pytest.raises(LongtailError, match=r"LONGTAIL_CACHE_GB.*'lots'"):
+@pytest.mark.parametrize("limit", ["lots", "nan", "-1"])
+def test_a_limit_that_is_no_size_is_named(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE_GB", limit)
+    with pytest.raises(LongtailError, match=f"LONGTAIL_CACHE_GB.*'{limit}'"):
         cached(split_of())
 
 

@@ -51,7 +51,7 @@ def cached_images(
         uint8 (N, 3, S, S); writing to it changes no file.
 
     Raises:
-        LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is not a number.
+        LongtailError: An image cannot be read, or ``$LONGTAIL_CACHE_GB`` is not a number of at least 0.
 
     Example:
         >>> from longtail.data.square import Square
@@ -109,16 +109,22 @@ def kept_on_disk(
             errors.append(error)
             raise
 
-    if size > limit:
+    def exceed(together: str = "") -> None:
         warn(
-            f"{size / 1e9:.1f} GB of {name} exceed the {limit / 1e9:g} GB of the cache and are not kept on "
+            f"{size / 1e9:.1f} GB of {name} exceed the {limit / 1e9:g} GB of the cache{together} and are not kept on "
             "disk: raise LONGTAIL_CACHE_GB, or train with --data.cache false."
         )
+
+    if size > limit:
+        exceed()
     else:
         try:
             folder = cache_folder.cache_root()
             named = replace(contents, source=source_name(contents.source))
-            return _from_disk(folder / f"{key}{cache_folder.PIXELS}", recorded, size, limit, named)
+            mapped = _from_disk(folder / f"{key}{cache_folder.PIXELS}", recorded, size, limit, named)
+            if mapped is not None:
+                return mapped
+            exceed(", together with what else is in use,")
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if a file cannot be mapped
             if errors:  # the disk is not to blame
                 raise
@@ -134,7 +140,8 @@ def kept_on_disk(
 
 def _from_disk(
     path: Path, fill: Callable[[Tensor], object], needed: int, limit: float, contents: cache_folder.Contents
-) -> Tensor:
+) -> Tensor | None:
+    """Map a file, and fill it first if it is missing; None if what this process has mapped leaves no room for it."""
     mapped = _map(path, needed)
     if mapped is not None:
         return mapped
@@ -142,6 +149,8 @@ def _from_disk(
     with FileLock(path.with_suffix(cache_folder.LOCK)):
         mapped = _map(path, needed)  # another process may have filled it while this one waited
         if mapped is None:
+            if not cache_folder.has_room(limit - needed):
+                return None
             cache_folder.make_room(path.parent, limit - needed, keep=path.stem)
             _fill(path, fill, needed)
             cache_folder.describe(path, contents)
@@ -171,6 +180,7 @@ def _map(path: Path, needed: int) -> Tensor | None:
         if path.exists():
             raise
         return None
+    cache_folder.use(path, pixels.untyped_storage())
     with suppress(OSError):  # a read-only folder will do
         os.utime(path)
     return pixels
@@ -260,7 +270,7 @@ def open_to_fill(decoder: Decoder, *, source: str = "") -> OpenFile | None:
         unfinished = path.with_name(f"{path.stem}-filling{cache_folder.UNFINISHED}")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(unfinished.with_suffix(cache_folder.LOCK), timeout=0, thread_local=False)
-        if path.exists() or needed > limit:
+        if path.exists() or not cache_folder.has_room(limit - needed):
             return None
         lock.acquire()
         cache_folder.make_room(path.parent, limit - needed, keep=unfinished.stem)

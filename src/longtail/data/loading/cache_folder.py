@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections import defaultdict
+import weakref
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,13 +23,16 @@ from longtail.errors import LongtailError
 from longtail.validation import read_json
 
 DEFAULT_GIGABYTES = 20.0
-PIXELS = ".pixels"  # a file of numbers
+PIXELS, INDEX = ".pixels", ".index"  # files: of numbers, of the counts of a stream
 TABLE, NETWORK = FOLDERS = ".table", ".network"  # folders: of Arrow files, of a converted network
 UNFINISHED, LOCK, _DESCRIPTION = ".unfinished", ".lock", ".json"
 
 Table = TypeVar("Table", bound=Sized)
 Entry = TypeVar("Entry")
-Kind = Literal["pixels", "features", "network", "table", "unknown"]
+Kind = Literal["pixels", "features", "network", "table", "index", "unknown"]
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_MISSING = {None, errno.ENOENT, errno.EINVAL}  # of a folder that does not hold what it should
+_in_use: Counter[Path] = Counter()  # how often this process has mapped an entry
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Contents:
     """The contents of a cache file, as stored in the JSON file next to it.
 
     Attributes:
-        kind: Decoded images, features of a network, a converted network, or the rows of a table.
+        kind: Decoded images, features of a network, a converted network, the rows of a table, or the counts of a
+            stream.
         source: SOURCE of the images, its absolute path if it has one; empty if unknown.
         detail: Side in pixels, or the name of the network with its side.
         images: Number of images.
@@ -60,6 +67,7 @@ class Contents:
             "features": f"features of {self.detail}",
             "network": f"network {self.detail} for OpenVINO",
             "table": "rows of a Parquet table",
+            "index": "counts of a stream",
         }
         return words.get(self.kind, "unknown")
 
@@ -126,10 +134,10 @@ def cache_root() -> Path:
 
 
 def cache_limit() -> float:
-    """Return the size limit of the cache in bytes, from ``$LONGTAIL_CACHE_GB``.
+    """Return the size limit of the cache in bytes, from ``$LONGTAIL_CACHE_GB``; infinity for none.
 
     Raises:
-        LongtailError: The variable is not a number.
+        LongtailError: The variable is not a number of at least 0.
 
     Example:
         >>> cache_limit() > 0
@@ -139,7 +147,9 @@ def cache_limit() -> float:
     try:
         limit = float(text)
     except ValueError:
-        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50; it is {text!r}.") from None
+        limit = math.nan
+    if not limit >= 0:  # nor is NaN
+        raise LongtailError(f"LONGTAIL_CACHE_GB takes a number of gigabytes, such as 50 or inf; it is {text!r}.")
     return limit * 1e9
 
 
@@ -158,7 +168,7 @@ def cache_sizes() -> dict[Path, int]:
     except RuntimeError:  # no home directory
         return {}
     sizes = {}
-    for path in (path for ending in (PIXELS, UNFINISHED, *FOLDERS) for path in folder.glob(f"*{ending}")):
+    for path in (path for ending in (PIXELS, INDEX, UNFINISHED, *FOLDERS) for path in folder.glob(f"*{ending}")):
         with suppress(OSError):  # deleted by another process meanwhile
             files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
             sizes[path] = sum(file.stat().st_size for file in files)
@@ -186,7 +196,8 @@ def _contents(path: Path) -> Contents:
 def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None], Table]) -> Table:
     """Keep the rows of table files in the cache as memory-mapped Arrow files, which count towards its size.
 
-    The source cannot be read without them, so they are kept even if they exceed the limit of the cache.
+    The source cannot be read without them, so they are kept even if they exceed the limit of the cache, with what this
+    process has mapped before.
 
     Args:
         source: SOURCE of the table, its absolute path if it has one.
@@ -233,7 +244,9 @@ def keep_folder(
         contents: Description of what was read.
 
     Raises:
-        BaseException: Any error of ``read``; the folder is deleted.
+        LongtailError: The disk is full, or ``$LONGTAIL_CACHE_GB`` is not a number.
+        BaseException: Any other error of ``read``. The folder is deleted if this call has begun it, or if the error may
+            be one of what it holds.
 
     Example:
         >>> keep_folder("example.network", 0, lambda folder: 7, lambda _: UNKNOWN)
@@ -242,17 +255,48 @@ def keep_folder(
     with locked_entry(name) as path:
         if path is None:
             return read(None)
+        limit, is_stored = cache_limit(), path.exists()
+        if size <= limit and not is_stored:
+            make_room(path.parent, limit - size, keep=path.stem)
         try:
-            if size <= cache_limit() and not path.exists():
-                make_room(path.parent, cache_limit() - size, keep=path.stem)
             entry = read(path)
-            if path.exists():
-                describe(path, contents(entry))
-                os.utime(path)
-        except BaseException:  # the next call starts over
-            shutil.rmtree(path, ignore_errors=True)
+        except BaseException as error:
+            numbers = _system_errors(error)
+            if not is_stored or (isinstance(error, Exception) and not isinstance(error, MemoryError) and not numbers):
+                shutil.rmtree(path, ignore_errors=True)  # the next call starts over
+            if numbers & _FULL:
+                raise LongtailError(
+                    f"the disk of the cache {path.parent} is full: free some space, or set LONGTAIL_CACHE to a folder "
+                    "on another disk."
+                ) from error
             raise
+        if path.exists():
+            _in_use[path] += 1
+            describe(path, contents(entry))
+            with suppress(OSError):  # another user's
+                os.utime(path)
         return entry
+
+
+def _system_errors(error: BaseException | None) -> set[int | None]:
+    """Return the numbers of an error of the system, and of those it was raised from, such as too many open files."""
+    numbers = set()
+    while error is not None:
+        if isinstance(error, OSError):
+            numbers.add(error.errno)
+        error = error.__cause__
+    return numbers - _MISSING
+
+
+def use(path: Path, mapped: object) -> None:
+    """Keep an entry from :func:`make_room` of this process for as long as what was mapped from it is alive.
+
+    Args:
+        path: The entry.
+        mapped: What holds the map, and lives as long.
+    """
+    _in_use[path] += 1
+    weakref.finalize(mapped, _in_use.subtract, [path])
 
 
 @contextmanager
@@ -307,8 +351,16 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
     return sorted(uses, key=lambda use: -use.last_used)
 
 
+def has_room(budget: float) -> bool:
+    """Whether the entries that this process has mapped fit the budget, in bytes."""
+    return sum(size for path, size in cache_sizes().items() if _in_use[path]) <= budget
+
+
 def make_room(folder: Path, budget: float, *, keep: str) -> None:
     """Delete remains of killed processes, then the least recently used entries, until the folder fits the budget.
+
+    What this process has mapped stays, or it would be made anew at every start, and so do the counts of streams, which
+    are small.
 
     Args:
         folder: The cache.
@@ -323,12 +375,15 @@ def make_room(folder: Path, budget: float, *, keep: str) -> None:
     for entry in reversed(entries):
         if total <= budget:
             return
-        if entry.path.stem != keep and entry.path.suffix != UNFINISHED and remove_entry(entry.path):
+        stays = entry.path.stem == keep or entry.path.suffix in {UNFINISHED, INDEX} or _in_use[entry.path]
+        if not stays and remove_entry(entry.path):
             total -= entry.size
 
 
 def remove_entry(path: Path) -> bool:
-    """Delete an entry unless a process is writing it or about to map it; a map that exists already outlives its file.
+    """Delete an entry unless a process is writing it or about to map it, or it is another user's.
+
+    A map that exists already outlives its file.
 
     Returns:
         Whether it was deleted.
@@ -340,7 +395,7 @@ def remove_entry(path: Path) -> bool:
             else:
                 path.unlink(missing_ok=True)
             path.with_suffix(_DESCRIPTION).unlink(missing_ok=True)
-    except Timeout:
+    except (Timeout, OSError):
         return False
     return not path.exists()
 
