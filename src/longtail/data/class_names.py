@@ -44,6 +44,30 @@ def normalize_class_name(label: object) -> str:
     return unicodedata.normalize("NFC", _BLANK.sub("", str(label)))
 
 
+def names_class(label: object) -> bool:
+    """Whether a label as stored can name one class: not a list or the like, raw bytes, or a fraction, a measurement.
+
+    Example:
+        >>> names_class("cat"), names_class(3.0), names_class(None), names_class(0.5), names_class(["cat", "lynx"])
+        (True, True, True, False, False)
+    """
+    is_fraction = isinstance(label, float) and label == label and not label.is_integer()  # NaN is a missing label
+    return not is_fraction and not isinstance(label, list | dict | bytes)
+
+
+def no_class_names(source: str, column: str) -> LongtailError:
+    """Return the error for a column of labels that name no class.
+
+    Example:
+        >>> print(no_class_names("birds.parquet", "size"))
+        'birds.parquet': column 'size' holds no class names: name another, label_column=NAME.
+    """
+    return LongtailError(
+        f"{source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
+        options={"label_column=NAME": "--label-column"},
+    )
+
+
 def order_classes(names: Iterable[str]) -> list[str]:
     """Sort class names: by value if all of them are whole numbers, else alphabetically.
 

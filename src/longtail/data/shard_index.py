@@ -31,12 +31,15 @@ class Shard:
         images: Number of images in it.
         bytes: Its size.
         band: Number of its frequency band, from 0, the most frequent classes.
+        version: Its version when its images were counted, as the store tells it; empty where it tells none, and in
+            what `prepare` writes, which may be copied.
     """
 
     file: Annotated[str, MinLen(1)]
     images: WholeNumber
     bytes: WholeNumber = 0
     band: WholeNumber = 0
+    version: str = ""
 
 
 @dataclass(frozen=True)

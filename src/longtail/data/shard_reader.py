@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from longtail.data.class_names import normalize_class_name
+from longtail.data.class_names import names_class, no_class_names, normalize_class_name
 from longtail.errors import LATER, LongtailError, first_line, nearest
 from longtail.remote import TRIES, is_url, tried, wait_before_retry
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Kind = Literal["parquet", "webdataset"]
 _REMEDY: Final = "fetch or write it again."
 KINDS: Final[Mapping[str, Kind]] = {".parquet": "parquet", ".tar": "webdataset"}
+_VERSION_KEYS: Final = "ETag etag generation blob_id mtime LastModified last_modified Last-Modified created"
+"""What file systems of fsspec call the version of a file or the time of its last change, what tells most first."""
 
 
 class StreamedImage(NamedTuple):
@@ -46,19 +48,26 @@ class ShardFolder:
         url: Their folder, an absolute path or a URL, without a slash at its end.
         sizes: Size of each shard in bytes by its name within the folder, in the order of names.
         kind: Their format.
+        versions: Version of each shard by the same, which changes if it is written again; empty where the store tells
+            none.
     """
 
     url: str
     sizes: Mapping[str, int]
     kind: Kind
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def urls(self, files: Sequence[str]) -> list[str]:
         """Return the full names of files of the folder."""
         return [f"{self.url}/{file}" for file in files]
 
+    def states(self, files: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Return size and version of files of the folder, which decide what is in them."""
+        return {file: (self.sizes[file], self.versions.get(file, "")) for file in files}
+
 
 def list_shards(pattern: str) -> ShardFolder:
-    """List the shards of a folder or of a pattern such as ``s3://bucket/birds/*.tar``.
+    """List the shards of a folder or of a pattern such as ``s3://bucket/birds/*.tar``, without hidden files.
 
     Args:
         pattern: A folder, a file or a pattern with ``*``, as a path or as a URL that fsspec knows.
@@ -87,7 +96,11 @@ def list_shards(pattern: str) -> ShardFolder:
         raise LongtailError(
             f"{pattern} cannot be reached ({first_line(error)}): check the path, and the access to it."
         ) from error
-    files = {name: each for name, each in sorted(entries.items()) if PurePosixPath(name).suffix.lower() in KINDS}
+    files = {
+        name: each
+        for name, each in sorted(entries.items())
+        if PurePosixPath(name).suffix.lower() in KINDS and not PurePosixPath(name).name.startswith(".")
+    }
     kinds = {KINDS[PurePosixPath(name).suffix.lower()] for name in files}
     if not files:
         raise LongtailError(f"{pattern!r} matches no .parquet and no .tar file: check the path after stream:.")
@@ -95,7 +108,13 @@ def list_shards(pattern: str) -> ShardFolder:
         raise LongtailError(f"{pattern!r} matches Parquet and tar files: name one of them, such as {pattern}/*.tar.")
     is_local = "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,))
     sizes = {name[len(base) + 1 :]: int(each.get("size") or 0) for name, each in files.items()}
-    return ShardFolder(base if is_local else system.unstrip_protocol(base).rstrip("/"), sizes, kinds.pop())
+    versions = {name[len(base) + 1 :]: _version(each) for name, each in files.items()}
+    return ShardFolder(base if is_local else system.unstrip_protocol(base).rstrip("/"), sizes, kinds.pop(), versions)
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """Return what tells that a file was written again; empty where its store does not say."""
+    return next((str(entry[key]) for key in _VERSION_KEYS.split() if entry.get(key)), "")
 
 
 @dataclass(frozen=True)
@@ -206,6 +225,8 @@ class ShardReader:
         known: dict[object, str] = {}
 
         def name_of(value: object) -> str:
+            if not names_class(value):
+                raise no_class_names(self.urls[0].rpartition("/")[0], self.label)
             if value not in known:
                 known[value] = normalize_class_name(value)
             return known[value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,14 @@ def store() -> Iterator[str]:
     system = fsspec.filesystem("memory")
     yield "memory://birds"
     system.rm("/birds", recursive=True)
+
+
+def test_prepared_shards_may_be_copied_with_their_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = write_stream(tmp_path / "shards")
+    for file in shards.iterdir():
+        os.utime(file, (1000, 1000))
+    monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted"))
+    assert load_source(f"stream:{shards}").counts().counts == COUNTS
 
 
 def test_prepared_shards_are_not_read_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +156,45 @@ def test_the_index_of_a_place_that_cannot_be_written_is_in_the_cache(
     assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
 
 
+def test_the_index_of_changed_shards_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.parquet", ["cat", "lynx", "lynx"])
+    load_source(f"stream:{tmp_path}")
+    values = json.loads((tmp_path / INDEX_FILE).read_text())
+    for shard in values["splits"]["train"]["shards"]:
+        del shard["version"]  # as an earlier version wrote it
+    values["splits"]["train"]["counts"] = [2, 1]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(values))
+    assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+    monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted again"))
+    monkeypatch.setattr(stream, "cache_root", lambda: tmp_path / "another machine")
+    assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+
+
+def test_without_a_home_a_stream_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for place in ("longtail.data.sources.stream", "longtail.data.loading.cache_folder"):
+        monkeypatch.setattr(f"{place}.cache_root", nowhere)
+    write(tmp_path / "a.parquet", ["cat", "lynx", "lynx"])
+    assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+
+
+def test_hidden_files_are_no_shards(tmp_path: Path) -> None:
+    """macOS writes one next to each file of a foreign disk."""
+    write(tmp_path / "a.parquet", ["cat", "lynx", "lynx"])
+    (tmp_path / "._a.parquet").write_bytes(b"Mac OS X")
+    for pattern in (tmp_path, tmp_path / "*.parquet"):
+        assert load_source(f"stream:{pattern}").counts().counts == (1, 2)
+
+
+@pytest.mark.parametrize("labels", [[["cat", "lynx"], ["cat"], []], [0.5, 1.0, 2.0]], ids=["lists", "fractions"])
+def test_a_column_that_holds_no_class_names(tmp_path: Path, labels: list[object]) -> None:
+    write(tmp_path / "a.parquet", labels)
+    with pytest.raises(LongtailError, match="class names"):
+        load_source(f"stream:{tmp_path}")
+
+
 def test_a_remote_folder_of_archives(store: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe({"/birds/train-0.tar": tar(["wren", "owl", "owl"]), "/birds/train-1.tar": tar(["owl"], first=3)})
@@ -221,18 +269,27 @@ def test_archives_are_read_once_for_their_labels_and_once_for_all_images_that_ar
     assert len(read) == 3 * 31, "labels are kept, whatever the seed"
 
 
-def test_without_its_index_a_stream_is_counted_again(store: str) -> None:
-    """Also where files have the same sizes as before."""
+@pytest.mark.parametrize("tells_versions", [True, False])
+def test_corrected_labels_are_counted_though_the_files_keep_their_sizes(
+    store: str, monkeypatch: pytest.MonkeyPatch, tells_versions: bool
+) -> None:
+    """In a store that tells no versions, once the index is deleted."""
     system = fsspec.filesystem("memory")
+    if not tells_versions:
+        monkeypatch.setattr("longtail.data.shard_reader._version", lambda _: "")
     for labels in ([0, 0, 0, 1], [0, 0, 1, 1]):
-        system.pipe("/birds/a.tar", tar(labels))
-        train = train_of(f"stream:{store}")
+        system.pipe({"/birds/train-0.tar": tar(labels), "/birds/test-0.tar": tar(labels[2:])})
+        data = load_source(f"stream:{store}")
+        train = data.splits["train"]
+        assert isinstance(train, StreamedSplit)
         assert train.shards.counts == (labels.count(0), labels.count(1))
-        rest, held = train.hold_out({"test": 0.5}, seed=0)
+        assert data.splits["test"].labels.tolist() == labels[2:]
+        rest, held = train.hold_out({"validation": 0.5}, seed=0)
         streamed = [image.label for image in rest.reader.images(0)]
-        assert sorted(held["test"].labels.tolist() + streamed) == labels
+        assert sorted(held["validation"].labels.tolist() + streamed) == labels
         assert np.bincount(streamed).tolist() == list(rest.shards.counts)
-        system.rm(f"/birds/{INDEX_FILE}")
+        if not tells_versions:
+            system.rm(f"/birds/{INDEX_FILE}")
 
 
 def test_one_process_counts_and_the_others_wait_for_it(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longtail.counts import IntArray
-from longtail.data.class_names import normalize_class_name, order_classes
+from longtail.data.class_names import names_class, no_class_names, normalize_class_name, order_classes
 from longtail.data.columns import arrow_column, distinct_values, in_memory, text_column
 from longtail.data.dataset import Finding, ImageData, Split
 from longtail.data.sources.table_columns import (
@@ -125,13 +125,8 @@ def _labels(part: Part, column: str, locator: Locator) -> tuple[list[object], In
     values, of_row = list(compress(values, used)), (np.cumsum(used) - 1)[numbers[part.rows]]
     feature = part.table.features[column]
     if not isinstance(feature, datasets.ClassLabel):
-        # Fractions are measurements.
-        fractions = any(isinstance(value, float) and value == value and not value.is_integer() for value in values)
-        if fractions or pa.types.is_nested(stored.type) or any(isinstance(value, bytes) for value in values):
-            raise LongtailError(
-                f"{locator.source!r}: column {column!r} holds no class names: name another, label_column=NAME.",
-                options={"label_column=NAME": "--label-column"},
-            )
+        if pa.types.is_nested(stored.type) or not all(map(names_class, values)):
+            raise no_class_names(locator.source, column)
         return values, of_row, []
     names: list[str] = feature.names
     for place, number in enumerate(values):

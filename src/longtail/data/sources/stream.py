@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,7 +21,15 @@ from longtail.counts import ClassCounts, IntArray
 from longtail.data.class_names import order_classes
 from longtail.data.columns import in_memory
 from longtail.data.dataset import Finding, ImageData, Split
-from longtail.data.loading.cache_folder import UNFINISHED, cache_root, keep_rows, locked_entry
+from longtail.data.loading.cache_folder import (
+    INDEX,
+    UNFINISHED,
+    Contents,
+    cache_root,
+    describe,
+    keep_rows,
+    locked_entry,
+)
 from longtail.data.shard_index import (
     INDEX_FILE,
     INDEX_FORMAT,
@@ -134,8 +143,8 @@ class StreamedSplit(Split):
         """Hold out fractions of every class for other splits, chosen by a hash of the shard's name and the row.
 
         Of each class as many are held out as :func:`longtail.data.splits.carve` does, for each split of what the ones
-        before have left, and at most :data:`MOST_HELD_OUT` together. The images of all splits are copied into the cache
-        of this machine in one pass over the shards, and which they are is kept there too.
+        before have left, and about :data:`MOST_HELD_OUT` at most for each. The images of all splits are copied into the
+        cache of this machine in one pass over the shards, and which they are is kept there too.
 
         Args:
             fractions: The share to hold out for each split, in (0, 1).
@@ -217,7 +226,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
 
     index = _stored_index(folder, label)
     if index is None:
-        with locked_entry(_cached_index(folder, label).name):  # others wait, and read what one has counted
+        with locked_entry(_index_name(folder, label)):  # others wait, and read what one has counted
             index = _stored_index(folder, label) or _count(source, folder, label, reader)
     splits: dict[str, Split] = {}
     for name, part in index.splits.items():
@@ -262,24 +271,37 @@ def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
     """Return the index next to the shards, or the one in the cache, if it is of these shards and this label column."""
     place = place_of(f"{folder.url}/{INDEX_FILE}")
     found = [(place.read_bytes(), str(place), "")] if place.is_file() else []
-    kept = _cached_index(folder, label)
-    if kept.is_file():
+    with suppress(OSError, RuntimeError):  # no home directory
+        kept = cache_root() / _index_name(folder, label)
         found.append((kept.read_bytes(), str(kept), label))  # which its name has a hash of
+        os.utime(kept)
     for data, name, named in found:
         index = read_index(data, name)
         # Earlier versions did not write the column. Where `prepare` wrote the shards, which deals them to hands, it is
         # the one that `prepare` writes. Others may have been counted by any column, and are counted anew.
         if (index.label or named or (LABEL_COLUMN if index.is_prepared else "")) != label:
             continue
-        sizes = {shard.file: shard.bytes for split in index.splits.values() for shard in split.shards}
-        if sizes.items() <= folder.sizes.items() and not _divide(set(folder.sizes) - set(sizes)):
+        files, listed = {shard.file for split in index.splits.values() for shard in split.shards}, set(folder.sizes)
+        if files <= listed and not _divide(listed - files) and not _has_changed(folder, index):
             return index
     return None
 
 
-def _cached_index(folder: ShardFolder, label: str) -> Path:
-    text = json.dumps([folder.url, dict(folder.sizes), label])
-    return cache_root() / f"{hashlib.sha256(text.encode()).hexdigest()}.index"
+def _has_changed(folder: ShardFolder, index: ShardIndex) -> bool:
+    """Whether a shard was written again since it was counted.
+
+    What `prepare` writes has no versions, as it is copied to where it belongs with its index.
+    """
+    shards = [shard for split in index.splits.values() for shard in split.shards if shard.file in folder.sizes]
+    return any(shard.bytes != folder.sizes[shard.file] for shard in shards) or (
+        not index.is_prepared and any(shard.version != folder.versions.get(shard.file, "") for shard in shards)
+    )
+
+
+def _index_name(folder: ShardFolder, label: str) -> str:
+    """Return the name of the index in the cache."""
+    text = json.dumps([folder.url, folder.states(folder.sizes), label])
+    return f"{hashlib.sha256(text.encode()).hexdigest()}{INDEX}"
 
 
 def _divide(files: Any) -> dict[str, list[str]]:
@@ -315,34 +337,39 @@ def _count(source: str, folder: ShardFolder, label: str, reader: Any) -> ShardIn
     for name, files in parts.items():
         total = sum(tallies[name], Counter[str]())
         shards = tuple(
-            Shard(file, counts.total(), folder.sizes[file]) for file, counts in zip(files, tallies[name], strict=True)
+            Shard(file, counts.total(), folder.sizes[file], version=folder.versions.get(file, ""))
+            for file, counts in zip(files, tallies[name], strict=True)
         )
         splits[name] = ShardedSplit(tuple(total[each] for each in classes), (0,) * len(classes), shards)
     index = ShardIndex(INDEX_FORMAT, classes, splits, label)
-    _write(folder, label, write_index(index))
+    _write(source, folder, index)
     return index
 
 
-def _write(folder: ShardFolder, label: str, data: bytes) -> None:
+def _write(source: str, folder: ShardFolder, index: ShardIndex) -> None:
     """Write an index next to its shards, unless one of another label is there or the place cannot be written.
 
-    It then goes to the cache. One that an earlier version counted, by a label that it does not tell, is replaced.
+    It then goes to the cache. One of shards that have changed is replaced, and one that an earlier version counted, by
+    a label that it does not tell.
     """
     place = place_of(f"{folder.url}/{INDEX_FILE}")
     with suppress(OSError, LongtailError):  # which may be for reading only
         stored = read_index(place.read_bytes(), str(place)) if place.is_file() else None
-        if stored is None or not (stored.label or stored.is_prepared):
+        is_old = stored is not None and (not stored.label or _has_changed(folder, stored)) and not stored.is_prepared
+        if stored is None or is_old:
             with writing(place) as file:
-                file.write(data)
+                file.write(write_index(index))
             return
-    with suppress(OSError, LongtailError):  # without an index the next command counts again
-        write_atomically(_cached_index(folder, label), data)
+    with suppress(OSError, RuntimeError, LongtailError):  # without an index the next command counts again
+        path = cache_root() / _index_name(folder, index.label)
+        write_atomically(path, write_index(index))
+        describe(path, Contents("index", source, "", sum(split.images for split in index.splits.values())))
 
 
 def _words(folder: ShardFolder, reader: ShardReader, shards: ShardedSplit) -> list[object]:
     """Return the values that decide which images some shards hold."""
-    sizes = {shard.file: folder.sizes[shard.file] for shard in shards.shards}
-    return [folder.url, sizes, reader.image, reader.label, list(reader.classes), list(shards.counts)]
+    files = folder.states(shard.file for shard in shards.shards)
+    return [folder.url, files, reader.image, reader.label, list(reader.classes), list(shards.counts)]
 
 
 def _kept(

@@ -58,9 +58,10 @@ def keep_labels(
         folder: The shards.
         files: Those to read.
         reader: Reads them.
-        anew: Whether they are read even if they are kept: files may have been written again with the same size.
+        anew: Whether they are read even if they are kept: files may have been written again with the same size, in a
+            store that tells no versions.
     """
-    words = ["labels", folder.url, {file: folder.sizes[file] for file in files}, reader.label]
+    words = ["labels", folder.url, folder.states(files), reader.label]
     read = partial(_read_or_write_labels, reader, anew)
     return keep_rows(words, source, read, lambda labels: sum(map(len, labels.shards)))
 
@@ -107,7 +108,7 @@ def held_out_order(
     Returns:
         Class, shard and row, int64 (N, 3), by class and hash: of each class enough for two such splits.
     """
-    files = {shard.file: folder.sizes[shard.file] for shard in shards.shards}
+    files = folder.states(shard.file for shard in shards.shards)
     words = [folder.url, files, reader.label, list(reader.classes), list(shards.counts), most, seed]
     labels = partial(keep_labels, source, folder, list(files), replace(reader, left_out={}))
     read = partial(_read_or_fill, shards, reader.classes, labels, most, seed)
