@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longtail.data.dataset import Split
-from longtail.data.splits import assign_folds, carve, drop_repeats
+from longtail.data.splits import assign_folds, carve, drop_repeats, unit_numbers
 from longtail.errors import LongtailError
 
 COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
@@ -99,6 +99,11 @@ def test_rows_without_a_group_stand_alone() -> None:
     train, held_out = carve(split_of(counts, groups), 0.25, groups="film")
     assert np.bincount(held_out.labels).tolist() == [5, 5]
     assert len(train) == 30
+
+
+def test_lists_are_groups_by_their_text() -> None:
+    groups: list[object] = [["a", "b"], ["b"], ["a", "b"], ["b"]]
+    assert unit_numbers(split_of(np.array([2, 2]), groups), "film").tolist() == [0, 1, 0, 1]
 
 
 def test_numeric_groups_with_holes() -> None:

@@ -70,7 +70,7 @@ def open_image(source: bytes | str | os.PathLike[str], name: str = "") -> Image.
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{label!r} is not an image that can be read: remove or re-export it.") from None
     except Exception as error:  # each of Pillow's readers raises errors of its own on damaged data
-        raise _unreadable(error, label, "cannot be opened", "remove or re-export it.") from None
+        raise unreadable(error, label, "cannot be opened", "remove or re-export it.") from None
     if image.width * image.height > limit:
         image.close()
         raise _too_large(label, image.size)
@@ -119,17 +119,39 @@ def _too_large(label: str, size: tuple[int, int] | None) -> UnreadableImageError
     return UnreadableImageError(f"{label!r} is {shape}, more than {max_pixels():,} pixels: {remedy}")
 
 
-def _unreadable(error: Exception, label: str, problem: str, remedy: str) -> UnreadableImageError:
-    """Say what is wrong with an image, or that the machine could not read it, which is no fault of the image."""
+def unreadable(error: Exception, label: str, problem: str, remedy: str) -> UnreadableImageError:
+    """Say what is wrong with an image, or that the machine could not read it, which is no fault of the image.
+
+    Args:
+        error: Met on opening or decoding it.
+        label: Its name.
+        problem: What is wrong if it is the image's fault.
+        remedy: What to do then, with a period.
+
+    Example:
+        >>> print(unreadable(OSError("image file is truncated"), "a.jpg", "is damaged", "fetch it again."))
+        'a.jpg' is damaged (image file is truncated): fetch it again.
+    """
+    reason = getattr(error, "strerror", None) or first_line(error)
     if isinstance(error, MemoryError):
         return UnreadableImageError(f"{label!r} does not fit the memory: close other programs and {LATER}")
     if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in _OF_THE_MACHINE.split():
-        return UnreadableImageError(
-            f"{label!r} cannot be read ({error.strerror or first_line(error)}): restore the access to it and {LATER}"
-        )
+        return UnreadableImageError(f"{label!r} cannot be read ({reason}): restore the access to it and {LATER}")
     if isinstance(error, PermissionError):
         return UnreadableImageError(f"{label!r} may not be read: allow it, or take it out of the source.")
-    return UnreadableImageError(f"{label!r} {problem} ({first_line(error)}): {remedy}")
+    return UnreadableImageError(f"{label!r} {problem} ({reason}): {remedy}")
+
+
+def is_damage(error: LongtailError) -> bool:
+    """Whether an error is about an image, which can be left out, and not about a disk, a store or the memory.
+
+    Example:
+        >>> is_damage(UnreadableImageError("'a.jpg' is damaged: fetch it again."))
+        True
+        >>> is_damage(UnreadableImageError("'a.jpg' cannot be read (Stale file handle): try again later."))
+        False
+    """
+    return isinstance(error, UnreadableImageError) and not str(error).endswith(LATER)
 
 
 def _unread(label: str) -> UnreadableImageError:
@@ -260,7 +282,7 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
         except (LongtailError, Warning):  # a warning is an error where the user asked for that
             raise
         except Exception as error:
-            raise _unreadable(error, label, "is damaged", "remove it or fetch it again.") from None
+            raise unreadable(error, label, "is damaged", "remove it or fetch it again.") from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -254,6 +254,8 @@ def _by_group(labels: IntArray, groups: IntArray, sizes: IntArray, fraction: flo
 def group_numbers(values: list[object]) -> IntArray:
     """Number the groups 0, 1, 2, ... by first appearance; each empty value is a group by itself.
 
+    Lists and the like count by their text.
+
     Args:
         values: The value of the group column for each row; N of them.
 
@@ -268,7 +270,7 @@ def group_numbers(values: list[object]) -> IntArray:
     numbers = np.empty(len(values), dtype=np.int64)
     for row, value in enumerate(values):
         alone = value is None or value == "" or value != value
-        key = ("alone", row) if alone else ("value", value)
+        key = ("alone", row) if alone else ("value", value if isinstance(value, Hashable) else str(value))
         numbers[row] = numbers_of.setdefault(key, len(numbers_of))
     return numbers
 

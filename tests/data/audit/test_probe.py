@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from inspections import kinds, message, printed
 from PIL import Image
 
 from longtail.data.audit.inspection import Inspection, inspect_source
+from longtail.data.audit.probe import drop_unreadable
+from longtail.data.sources.registry import load_source
+from longtail.data.square import Square
+from longtail.errors import LongtailError
 
 MakeFolder = Callable[[dict[str, int]], Path]
 
@@ -42,6 +48,23 @@ def test_many_unreadable_files_are_counted(photos: MakeFolder) -> None:
     assert len(audit.unreadable) == 30
     assert "10 more images" in str([finding for finding in audit.findings if finding.kind == "unreadable"][-1])
     assert sum(len(finding.images) for finding in audit.findings if finding.kind == "unreadable") == 30
+
+
+def test_what_is_left_without_the_unreadable_images(photos: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photos({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
+    for name in ("train/a/0.png", "test/a/0.png", "test/b/0.png"):
+        (root / name).write_bytes(b"no image")
+    data = load_source(str(root))
+    readable = drop_unreadable(data, Square(8))
+    assert {name: len(split) for name, split in readable.splits.items()} == {"train": 5}
+    assert [finding.kind for finding in readable.findings] == ["unreadable", "split-empty"]
+
+    def stale(_: object) -> Image.Image:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Image, "open", stale)
+    with pytest.raises(LongtailError, match="Stale"):
+        drop_unreadable(data, Square(8))
 
 
 def test_odd_images_are_named_by_what_is_odd(photos: MakeFolder) -> None:

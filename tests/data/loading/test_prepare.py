@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -125,6 +126,21 @@ def test_bad_images_are_left_out_on_request(photos: ImageData, tmp_path: Path, m
     ]
 
 
+def test_an_image_that_the_machine_fails_to_read_stops_all_the_same(
+    photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = photos.splits["train"].path(5), Image.open
+
+    def stale(source: str) -> Image.Image:
+        if source == path:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(source)
+
+    monkeypatch.setattr(Image, "open", stale)
+    with pytest.raises(LongtailError, match="Stale"):
+        write_resized(photos, tmp_path / "small", 16, workers=0, skip_bad=True)
+
+
 def test_nothing_is_written_where_no_image_of_a_split_is_left(photos: ImageData, tmp_path: Path) -> None:
     damage(photos, *range(8))
     with pytest.raises(LongtailError, match="train split"):
@@ -144,6 +160,33 @@ def test_what_is_there_stays(photos: ImageData, tmp_path: Path) -> None:
     with pytest.raises(LongtailError, match="exists already"):
         write_resized(photos, tmp_path / "file", 8, workers=0)
     assert load_source(str(tmp_path / "small")).splits["train"].image(0).size == (16, 16)
+
+
+def test_a_link_is_followed_and_what_cannot_be_replaced_is_refused_before_the_work(
+    photos: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk" / "small").mkdir(parents=True)
+    (tmp_path / "small").symlink_to(tmp_path / "disk" / "small")
+    write_resized(photos, tmp_path / "small", 16, workers=0)
+    assert (tmp_path / "small").is_symlink()
+    assert len(load_source(str(tmp_path / "disk" / "small")).splits["train"]) == 8
+
+    begun = partial(pytest.fail, "an image was decoded")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(LongtailError, match="empty/images"):
+        write_resized(photos, Path(), 16, workers=0, tick=begun)
+    monkeypatch.chdir(tmp_path)
+
+    def busy(_: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    for name, replacement in (("rmdir", busy), ("is_mount", lambda path: path.name == "empty")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, replacement)
+            with pytest.raises(LongtailError, match="mount point"):
+                write_resized(photos, tmp_path / "empty", 16, workers=0, tick=begun)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "empty", "photos", "small"]
 
 
 def test_too_little_space_is_said_before_anything_is_decoded(

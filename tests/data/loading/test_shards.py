@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_an_unreadable_image_stops_or_is_left_out_of_the_counts(tmp_path: Path) 
     done = write_shards(load_source(str(photos)), out, skip_bad=True)
     assert len(done.skipped) == 1
     assert index_of(out).splits["train"].counts == (5, 4, 5)
+
+
+def test_an_image_that_the_machine_fails_to_read_stops_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, read = load_source(str(write_digits(tmp_path / "photos", per_class=2))), Path.read_bytes
+    stale_file = Path(photos.splits["train"].path(1))
+
+    def stale(path: Path) -> bytes:
+        if path == stale_file:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with pytest.raises(LongtailError, match="Stale"):
+        write_shards(photos, tmp_path / "shards", skip_bad=True)
 
 
 def test_a_class_without_a_readable_training_image_is_named(tmp_path: Path) -> None:

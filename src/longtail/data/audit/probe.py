@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from longtail.data.audit.near_copies import look_hash, pixel_digest
-from longtail.data.dataset import Encoded, Finding, ImageData, Split
-from longtail.data.decode import has_own_range, opened, upright_rgb
+from longtail.data.dataset import Encoded, Finding, ImageData, Split, empty_split_finding
+from longtail.data.decode import has_own_range, is_damage, opened, upright_rgb
 from longtail.data.square import Square
 from longtail.device import cores
 from longtail.errors import LongtailError, UnreadableImageError, listed
@@ -161,7 +161,7 @@ def drop_unreadable(data: ImageData, square: Square, *, tick: Callable[[], objec
         classes without a training image left.
 
     Raises:
-        LongtailError: No training image can be read.
+        LongtailError: No training image can be read, or the machine fails to read one that may be good.
 
     Example:
         >>> from longtail.data.sources.registry import load_source
@@ -169,33 +169,37 @@ def drop_unreadable(data: ImageData, square: Square, *, tick: Callable[[], objec
         >>> drop_unreadable(digits, Square(8)) is digits
         True
     """
+    from longtail.data.loading.workers import read_ahead  # with PyTorch, which looking at a source does without
 
     def is_readable(split: Split, row: int) -> bool:
         try:
             split.pixels(row, square)
-        except UnreadableImageError:  # the finding names it
-            return False
+        except UnreadableImageError as error:
+            if not is_damage(error):
+                raise LongtailError(str(error)) from error  # which is not to be left out
+            return False  # the finding names it
         finally:
             tick()
         return True
 
     names: list[str] = []
     splits = {}
-    with ThreadPoolExecutor(cores()) as pool:
-        for name, split in data.splits.items():
-            readable_rows = pool.map(partial(is_readable, split), range(len(split)))
-            good = np.fromiter(readable_rows, dtype=np.bool_, count=len(split))
-            bad = np.flatnonzero(~good)
-            names += [display_name(split, split.encoded(row), name, row) for row in bad.tolist()]
-            splits[name] = split.select(np.flatnonzero(good)) if len(bad) else split
+    for name, split in data.splits.items():
+        readable_rows = read_ahead(partial(is_readable, split), range(len(split)), threads=cores(), ahead=_BATCH)
+        good = np.fromiter(readable_rows, dtype=np.bool_, count=len(split))
+        bad = np.flatnonzero(~good)
+        names += [display_name(split, split.encoded(row), name, row) for row in bad.tolist()]
+        splits[name] = split.select(np.flatnonzero(good)) if len(bad) else split
     if not names:
         return data
     total = sum(map(len, data.splits.values()))
     message = f"{len(names):,} of {total:,} images cannot be read and are left out ({listed(names)})"
     findings = [Finding("error", message, "see what is wrong with them: longtail inspect", UNREADABLE, tuple(names))]
-    readable = data.with_splits(**splits)
     if not len(splits["train"]):
         raise LongtailError(f"none of the training images of {data.source!r} can be read: longtail inspect says why.")
+    empty = [name for name, split in splits.items() if not len(split)]
+    findings += map(empty_split_finding, empty)
+    readable = replace(data, splits={name: split for name, split in splits.items() if name not in empty})
     before, after = data.counts().array, readable.counts().array
     lost = [data.classes[label] for label in np.flatnonzero((before > 0) & (after == 0))]
     if lost:

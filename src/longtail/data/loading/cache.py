@@ -237,6 +237,7 @@ class OpenFile:
         """Keep the file, which is complete, for other runs; without it, training goes on all the same."""
         with suppress(OSError):
             _finish(self.unfinished, self.path)
+            cache_folder.use(self.path, self.pixels.untyped_storage())
             cache_folder.describe(self.path, self.contents)
         self.discard()
 

@@ -352,7 +352,12 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
 
 
 def has_room(budget: float) -> bool:
-    """Whether the entries that this process has mapped fit the budget, in bytes."""
+    """Whether the entries that this process has mapped fit the budget, in bytes.
+
+    Example:
+        >>> has_room(math.inf), has_room(-1)
+        (True, False)
+    """
     return sum(size for path, size in cache_sizes().items() if _in_use[path]) <= budget
 
 

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
+from longtail.data.decode import is_damage
 from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.square import Fit, Square
@@ -61,7 +62,7 @@ def write_resized(
         out: The folder to write; it must not exist, or be empty.
         size: Side of the images in pixels.
         fit: How an image that is not square becomes one, see :class:`~longtail.data.square.Square`.
-        skip_bad: Leave out an image that cannot be read, instead of stopping at it.
+        skip_bad: Leave out a damaged image, instead of stopping at it.
         workers: Number of decoding processes; by default the number of cores.
         tick: Called once per image.
 
@@ -95,13 +96,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Give a folder its name once it is complete; if the process fails or is killed, the next call starts over.
 
     Args:
-        out: The folder; it must not exist, or be empty.
+        out: The folder; it must not exist, or be empty. A link stays, and the folder that it leads to is written.
 
     Yields:
-        The path that the folder has until then, which does not exist yet.
+        The path that the folder has until then, on the same disk, which does not exist yet.
 
     Raises:
-        LongtailError: The folder holds something, or another process is writing it.
+        LongtailError: The folder holds something or cannot be replaced, as a mount point, or another process is
+            writing it.
 
     Example:
         >>> import tempfile
@@ -112,6 +114,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         >>> [file.name for file in out.iterdir()]
         ['a.txt']
     """
+    out = out.resolve()
     _check_folder(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +124,12 @@ def whole_folder(out: Path) -> Iterator[Path]:
             try:
                 _check_folder(out)  # again: another process may have written it in between
                 shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
-                yield unfinished
                 if out.exists():
-                    out.rmdir()
+                    try:  # before the work, not after it
+                        out.rmdir()
+                    except OSError:  # a mount point that does not look like one
+                        raise _irreplaceable(out) from None
+                yield unfinished
                 unfinished.rename(out)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -135,11 +141,20 @@ def whole_folder(out: Path) -> Iterator[Path]:
 def _check_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LongtailError(f"{out} exists already: name another --out, or remove it first.")
+    if out.is_mount() or out == Path.cwd():
+        raise _irreplaceable(out)
+
+
+def _irreplaceable(out: Path) -> LongtailError:
+    return LongtailError(
+        f"{out} is a mount point, or the folder that this command runs in, and cannot be replaced: name a new folder "
+        f"in it, such as {out / 'images'}."
+    )
 
 
 def _check_space(data: ImageData, out: Path, size: int) -> None:
     needed = sum(map(len, data.splits.values())) * 3 * size**2
-    free = shutil.disk_usage(out.parent).free
+    free = shutil.disk_usage(out.resolve().parent).free
     if needed > free:
         raise LongtailError(
             f"the images take {needed / 1e9:.1f} GB at {size} x {size} pixels and the disk of {out} has "
@@ -188,8 +203,9 @@ def _write_split(
     with table.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for rows, block in _pieces(Decoder(split, square), cores() if workers is None else workers):
-                if block.problems and not skip_bad:
-                    raise block.problems[min(block.problems)]
+                for problem in block.problems.values():
+                    if not (skip_bad and is_damage(problem)):
+                        raise problem
                 writer.write_table(_piece(split, rows, block, schema))
                 skipped += [str(problem) for problem in block.problems.values()]
                 for _ in rows:

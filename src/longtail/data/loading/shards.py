@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
+from longtail.data.decode import is_damage, unreadable
 from longtail.data.loading.prepare import Resized, whole_folder
 from longtail.data.loading.workers import read_ahead
 from longtail.data.shard_index import (
@@ -77,7 +78,7 @@ def write_shards(
         data: The source.
         out: The folder to write; it must not exist, or be empty.
         fewest: Files of a band, at least the number of processes that will train on them.
-        skip_bad: Leave out an image that cannot be read, instead of stopping at it.
+        skip_bad: Leave out a damaged image, instead of stopping at it.
         threads: Number of reading threads; by default the number of cores.
         tick: Called once per image.
 
@@ -179,8 +180,8 @@ def _encoded(split: Split, places: Sequence[str], row: int) -> Encoded | Unreada
             raise UnreadableImageError(f"{split.path(row)!r} holds no image: remove the row from the source.")
         data = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"] or "").read_bytes()
         read_square(data, _LOOK, split.path(row))
-    except OSError as error:
-        return UnreadableImageError(f"{split.path(row)!r} cannot be read ({error.strerror}): restore the access to it.")
+    except (OSError, MemoryError) as error:
+        return unreadable(error, split.path(row), "cannot be read", "restore the access to it.")
     except UnreadableImageError as error:
         return error
     return Encoded(data, places[row], label)
@@ -208,7 +209,7 @@ def _write_split(
             if isinstance(image, Encoded):
                 counts[image.label] += 1
                 yield image
-            elif skip_bad:
+            elif skip_bad and is_damage(image):
                 skipped.append(str(image))
             else:
                 raise image
