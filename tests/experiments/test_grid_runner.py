@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from small_grid import RUNS, SMALL, fake_run, spec
 
 from longtail.cli import main
+from longtail.config.build import with_options
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.experiments.grid_plan import Grid, PlannedRun, plan_grid, state_of
@@ -104,6 +106,16 @@ def test_a_run_that_fails_says_why_and_stops_no_other(
     assert run_grid(grid, reported[0], command=python(FINISH)) == {}
 
 
+def test_a_process_that_cannot_begin_stops_no_other(tmp_path: Path) -> None:
+    grid = plan_grid(spec(tmp_path))
+    bad = grid.runs[0]
+    problems = run_grid(
+        grid, Reporter(quiet=True), command=lambda run: ["/nowhere"] if run is bad else python(FINISH)(run)
+    )
+    assert problems.keys() == {bad.folder}
+    assert "/nowhere" in problems[bad.folder]
+
+
 WAIT = "import time; print('longtail: stopped', flush=True); time.sleep(60)"
 
 
@@ -150,6 +162,11 @@ def test_progress_is_read_from_the_history(tmp_path: Path) -> None:
     head = "stage,epoch,train_loss,seconds,images_per_second\n"
     (run.folder / "history.csv").write_text(head + "1,2,1.5,0.5,1234.5\n")
     assert progress_of(run) == "stage 1, epoch 2/2, loss 1.500, 1,234 images/s"
+    is_open = replace(run, config=with_options(run.config, {"stage1.loss.name": "auto", "stage2.epochs": 0}))
+    (run.folder / "history.csv").write_text(head + "2,3,1.5,0.5,1234.5\n")  # in a stage that it has chosen
+    assert progress_of(is_open).startswith("stage 2, epoch 3, ")
+    (run.folder / "history.csv").write_text("nonsense\n1")
+    assert progress_of(run) == "starting"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -197,5 +197,5 @@ def _problem(future: Future[str]) -> str | None:
         return future.result()
     except CancelledError:
         return None
-    except LongtailError as error:  # its folder cannot be written
+    except (LongtailError, OSError) as error:  # its folder or log cannot be written, or no process was to be had
         return str(error)

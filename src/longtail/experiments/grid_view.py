@@ -11,7 +11,9 @@ from rich.live import Live
 from rich.table import Table
 
 from longtail.console import Reporter
+from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun
+from longtail.formatting import duration
 from longtail.run.tables import read_history
 
 PLAIN_SECONDS = 60.0
@@ -74,7 +76,7 @@ class GridView:
             self.reporter.say(f"{run.title}: failed: {problem}")
         elif problem is not None:
             self.finished += 1
-            self.reporter.say(f"{run.title}: finished in {time.monotonic() - begun:.0f} s; {self._count()}")
+            self.reporter.say(f"{run.title}: finished in {duration(time.monotonic() - begun)}; {self._count()}")
 
     def show(self) -> None:
         """Show the progress of the active runs."""
@@ -96,13 +98,16 @@ class GridView:
 
 def progress_of(run: PlannedRun) -> str:
     """Return the progress of a run, by the last line of its history."""
-    epochs = read_history(run.folder)
+    try:
+        epochs = read_history(run.folder)
+    except LongtailError:  # a file server fails now and then, which stops no run
+        epochs = ()
     if not epochs:
         return "starting"
     last = epochs[-1]
-    stage = run.config.stages[last.stage]
+    stage = None if run.config.is_open else run.config.stages.get(last.stage)  # an open run chooses its stages itself
     return (
-        f"stage {last.stage}, epoch {last.epoch}/{stage.epochs}, "
+        f"stage {last.stage}, epoch {last.epoch}{f'/{stage.epochs}' if stage else ''}, "
         f"loss {math.nan if last.train_loss is None else last.train_loss:.3f}, "
         f"{last.images_per_second or math.nan:,.0f} images/s"
     )
