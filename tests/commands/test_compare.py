@@ -74,6 +74,8 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
         2,
         "--epochs",
         30,
+        "--batch-size",
+        16,
         "--imbalance-ratio",
         50,
         "--tracker",
@@ -100,6 +102,7 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
     assert (config.data.source, config.data.imbalance_ratio, config.stage1.epochs) == ("digits", 50, 30)
     assert (config.training.precision, config.training.tracker) == ("bf16", "mlflow")
     assert config.stage1.optimizer.lr == 0.002
+    assert {stage.batch_size for run in grid.runs for stage in run.config.stages.values()} == {16}
 
 
 def test_a_grid_goes_to_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

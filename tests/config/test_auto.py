@@ -250,6 +250,27 @@ def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int |
     assert any(line.startswith("gcl: recipe: images/gcl (yours)") for line in outline)
 
 
+@pytest.mark.parametrize("images", [200, 2700])
+@pytest.mark.parametrize("batch_size", [None, 128])
+@pytest.mark.parametrize(("recipe", "loss"), [("auto", None), ("images/portfolio", None), ("images/gcl", "auto")])
+def test_a_grid_leaves_to_a_classifier_to_be_chosen_what_follows_from_it(
+    images: int, batch_size: int | None, recipe: str, loss: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared_data, "inspect_environment", lambda *_, **__: (replace(PHOTOS, images=images), None))
+    options = ["stage1.loss.name=auto"] if loss else []
+    given = recipe_grid("digits", [recipe], batch_size=batch_size, options=options)
+    grid = plan_grid(given | {"out": "runs"})
+    words = [
+        *(["--batch-size", str(batch_size)] if batch_size else []),
+        *(["--stage1.loss.name", loss] if loss else []),
+    ]
+    alone = read("digits", "--out", "run", "--recipe", recipe, *words)
+    (run,) = grid.runs
+    assert run.config.is_to_be_chosen
+    assert replace(run.config, stage2=alone.stage2) == alone
+    assert plan_grid(grid.spec).runs == grid.runs
+
+
 def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None:
     varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "runs"}
     grid = plan_grid(recipe_grid("digits", ["images/gcl"], options=["mode=scratch"]) | varied)

@@ -32,6 +32,17 @@ def test_auto_is_chosen_once_and_written_out() -> None:
         plan_grid(spec(runs=auto, vary={"data.imbalance_ratio": [10, 1]}))  # nothing is rare in the images as they are
 
 
+def test_nested_options_are_those_by_dotted_names() -> None:
+    runs = {"auto": {"recipe": "auto", "set": {"mode": "scratch", "stage1": {"epochs": 5, "optimizer": {"lr": 0.2}}}}}
+    nested = {"data": {"imbalance_ratio": 10, "source": "digits"}, "training": {"precision": "bf16"}}
+    planned = plan_grid(spec(runs=runs, source="", epochs=None, set=nested))
+    config = planned.runs[0].config
+    assert (config.stage1.epochs, config.stage1.optimizer.lr) == (5, 0.2)
+    assert (config.data.source, config.data.imbalance_ratio, config.training.precision) == ("digits", 10, "bf16")
+    assert "training.precision" not in planned.spec["runs"]["auto"]["set"]
+    assert plan_grid(planned.spec).runs == planned.runs
+
+
 def test_a_file_becomes_runs_by_configuration_and_seed(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(
@@ -66,6 +77,7 @@ def test_the_words_of_the_command_line_plan_the_same_as_a_file() -> None:
         ["cifar-lt/ce", "cifar-lt/gcl"],
         seeds=2,
         epochs=4,
+        batch_size=32,
         baseline="cifar-lt/gcl",
         options=["data.few=7", "stage1.loss.options={scale: 9}"],
     )
@@ -73,6 +85,7 @@ def test_the_words_of_the_command_line_plan_the_same_as_a_file() -> None:
         "source": "digits",
         "seeds": 2,
         "epochs": 4,
+        "batch_size": 32,
         "baseline": "gcl",
         "runs": RUNS,
         "set": {"data.few": 7, "stage1.loss.options": {"scale": 9}},

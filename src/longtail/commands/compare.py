@@ -141,9 +141,15 @@ def compare(
     if recipe:
         if len(runs) != 1:
             raise UsageError("--recipe trains on one SOURCE: longtail compare SOURCE --recipe NAME --out DIR.")
-        if batch_size is not None:
-            settings |= {f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}
-        values = recipe_grid(runs[0], recipe, seeds=seeds or 1, epochs=epochs, baseline=baseline or "", options=set)
+        values = recipe_grid(
+            runs[0],
+            recipe,
+            seeds=seeds or 1,
+            epochs=epochs,
+            batch_size=batch_size,
+            baseline=baseline or "",
+            options=set,
+        )
         return grid_command(asked | values | {"set": settings | values["set"]}, over, table, grid=None, engine=engine)
     given += [name for name, value in (("--out", out), *engine.flags.items()) if value is not None]
     given += [SHORT[name] for name in over]

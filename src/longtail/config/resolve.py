@@ -100,12 +100,22 @@ def _refuse_idle_finetuning(given: Collection[str]) -> None:
 def _refuse_what_is_chosen(given: Collection[str]) -> None:
     """Raise UsageError for an option that would have no effect, as it is chosen together with the classifier."""
     for option in given:
-        is_chosen = option.startswith(("stage1.", "stage2.")) or option in {"model.tau", "model.standardize"}
-        if is_chosen and option not in _LEFT_OPEN:
+        if follows_from_classifier(option):
             raise UsageError(
                 f"--{option} is chosen together with the classifier: leave it out, or name a method, such as "
                 "--recipe images/gcl."
             )
+
+
+def follows_from_classifier(option: str) -> bool:
+    """Whether an option is chosen together with the classifier, where that is to be chosen.
+
+    Example:
+        >>> [follows_from_classifier(f"{stage}.batch_size") for stage in ("stage1", "stage2")]
+        [False, True]
+    """
+    is_chosen = option.startswith(("stage1.", "stage2.")) or option in {"model.tau", "model.standardize"}
+    return is_chosen and option not in _LEFT_OPEN
 
 
 def draft(*given: Mapping[str, Any], file: Document | None = None) -> RunConfig:

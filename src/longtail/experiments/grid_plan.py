@@ -19,8 +19,9 @@ from longtail.config.auto import AUTO, Facts, after_overrides
 from longtail.config.build import Document, build, parse_yaml, read_yaml, typed, with_options
 from longtail.config.options import Count, Nested, OptionGroup, WholeNumber, flatten, merge, nested, types_of
 from longtail.config.recipes import base_config, check_recipe
-from longtail.config.resolve import choose_start, draft, is_automatic, resolve
+from longtail.config.resolve import choose_start, draft, follows_from_classifier, is_automatic, resolve
 from longtail.config.schema import Choice, RunConfig, option_types
+from longtail.config.stage import AUTO_LOSS
 from longtail.data.sources.registry import absolute_source
 from longtail.errors import LongtailError, UsageError, nearest
 from longtail.run.layout import CHECKPOINT_FOLDER, CONFIG_FILE, GRID_FILE, METRICS_FILE, REPORT_FILE
@@ -44,7 +45,7 @@ class RunSpec(OptionGroup):
             :data:`DECISIVE`.
         source: Its own SOURCE, where that is not the grid's.
         epochs: As ``--epochs`` of ``longtail train``, where that is not the grid's.
-        set: Options by their dotted names.
+        set: Options, by their dotted names or nested.
     """
 
     recipe: str = ""
@@ -62,8 +63,9 @@ class GridSpec(OptionGroup):
         out: Folder of the grid.
         seeds: Number of seeds, from 0 up, or a list of them.
         epochs: As ``--epochs`` of ``longtail train``, for every run.
+        batch_size: As ``--batch-size`` of ``longtail train``, for every run.
         baseline: The run that others are compared with; the first when not given.
-        set: Options for every run, by their dotted names; a run's own win.
+        set: Options for every run, by their dotted names or nested; a run's own win.
         vary: Options by their dotted names, each with the values it takes: every run is made with every combination.
         runs: The configurations by name; see :class:`RunSpec`.
     """
@@ -72,6 +74,7 @@ class GridSpec(OptionGroup):
     out: str = ""
     seeds: Count | Annotated[list[WholeNumber], Len(1)] = 1
     epochs: Count | None = None
+    batch_size: Count | None = None
     baseline: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     vary: dict[str, list[Any]] = field(default_factory=dict)
@@ -143,6 +146,7 @@ def recipe_grid(
     *,
     seeds: int = 1,
     epochs: int | None = None,
+    batch_size: int | None = None,
     baseline: str = "",
     options: Sequence[str] = (),
 ) -> Nested:
@@ -153,6 +157,7 @@ def recipe_grid(
         recipes: Names of recipes; a run is called by its last part where that is unique.
         seeds: Number of seeds, from 0 up.
         epochs: As ``--epochs`` of ``longtail train``.
+        batch_size: As ``--batch-size`` of ``longtail train``.
         baseline: A recipe, or the name of a run.
         options: ``KEY=VALUE``, the value as in YAML.
 
@@ -174,13 +179,14 @@ def recipe_grid(
         settings[key] = parse_yaml(value, f"--set {key}").values
     runs = {name: {"recipe": recipe} for recipe, name in names.items()}
     baseline = names.get(baseline, baseline)
-    return {"source": source, "seeds": seeds, "epochs": epochs, "baseline": baseline, "set": settings, "runs": runs}
+    of_all: Nested = {"source": source, "seeds": seeds, "epochs": epochs, "batch_size": batch_size}
+    return of_all | {"baseline": baseline, "set": settings, "runs": runs}
 
 
 def plan_grid(values: Nested, where: str = "the grid") -> Grid:
     """Plan every run of a grid, and check all of them.
 
-    Later ones win: the recipe scaled to ``epochs``, ``set`` of the grid, ``set`` of the run, ``vary``.
+    Later ones win: the recipe scaled to ``epochs``, ``batch_size``, ``set`` of the grid, ``set`` of the run, ``vary``.
 
     Args:
         values: As in a grid file; see :class:`GridSpec`.
@@ -218,7 +224,7 @@ def plan_grid(values: Nested, where: str = "the grid") -> Grid:
             if any("seed" in layer.get("training", {}) or "recipe" in layer for layer in layers):
                 raise LongtailError("its seed or recipe is set as an option: use seeds, and recipe of the run.")
             start = {"recipe": specs[run].recipe, "data": {"source": specs[run].source or spec.source}}
-            config = resolve(start, *layers, epochs=specs[run].epochs or spec.epochs)
+            config = resolve(start, *layers, epochs=specs[run].epochs or spec.epochs, batch_size=spec.batch_size)
         if "training.precision" not in spec.set and not {"training.precision", "training.device"} & spec.vary.keys():
             # The choice made for this machine is stored in the grid, which may be continued on another one.
             specs[run].set.setdefault("training.precision", config.training.precision)
@@ -279,7 +285,7 @@ def state_of(run: PlannedRun) -> State:
 
 
 def _typed(values: Nested, where: str | Document) -> GridSpec:
-    """Build the specification of a grid; every name and every value is checked."""
+    """Build the specification of a grid, options by their dotted names; every name and every value is checked."""
     runs = values.get("runs")
     types, of_run = types_of(GridSpec), types_of(RunSpec)
     _refuse_misplaced(values, types, "", where)
@@ -287,7 +293,9 @@ def _typed(values: Nested, where: str | Document) -> GridSpec:
         types |= {f"runs.{name}.{option}": kind for option, kind in of_run.items()}
         if isinstance(run, dict):
             _refuse_misplaced(run, of_run, f"runs.{name}.", where)
-    return typed(GridSpec, values, where, types=types)
+    spec = typed(GridSpec, values, where, types=types)
+    by_name = {name: replace(run, set=flatten(run.set)) for name, run in spec.runs.items()}
+    return replace(spec, set=flatten(spec.set), runs=by_name)
 
 
 def _refuse_misplaced(values: Nested, known: Mapping[str, Any], prefix: str, where: str | Document) -> None:
@@ -366,13 +374,16 @@ def _with_choices(spec: GridSpec, run: RunSpec, where: str, seen: dict[str, Fact
         seen[key], _ = inspect_environment(first)
     epochs, asked = run.epochs or spec.epochs, nested(given)
     config, _ = choose_start(merge(nested(start), asked), {}, epochs, seen[key])
+    batches = {f"{stage}.batch_size": spec.batch_size for stage in ("stage1", "stage2") if spec.batch_size}
+    whole = merge(merge(config, nested(batches)), asked)
     name = config["model"]["name"]
     base = flatten(base_config(config["recipe"], epochs=epochs, mode=config["mode"], model=name))
     chosen = {key: value for key, value in flatten(config).items() if base.get(key) != value}
     chosen = {"mode": config["mode"], "model.name": name} | chosen
-    whole = merge(config, asked)
     chosen["reasons"] = [asdict(after_overrides(Choice(**each), config, whole)) for each in config["reasons"]]
-    chosen = {key: value for key, value in chosen.items() if key not in given}
+    chosen = {key: value for key, value in chosen.items() if key not in given | batches}
+    if whole["stage1"]["loss"]["name"] == AUTO_LOSS:
+        chosen = {key: value for key, value in chosen.items() if not follows_from_classifier(key)}
     return replace(run, recipe=config["recipe"], set=chosen | run.set)
 
 
