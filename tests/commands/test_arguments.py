@@ -280,7 +280,17 @@ def test_what_is_missing_is_named_with_the_grammar(cli: Cli, words: list[str], s
     assert cli(*words).complaint.startswith(start)
 
 
-@pytest.mark.parametrize("extra", [("--epochs", "3"), ("--seed=1",), ("--out", "x"), ("digits",)])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--epochs", "3"),
+        ("--seed=0",),
+        ("--data.workers", "0"),
+        ("--training.shard", "false"),
+        ("--out", "x"),
+        ("digits",),
+    ],
+)
 def test_resume_takes_no_other_options(cli: Cli, extra: tuple[str, ...]) -> None:
     complaint = cli("train", "--resume", "some-run", *extra).complaint
     assert "leave" in complaint

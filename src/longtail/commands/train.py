@@ -86,9 +86,10 @@ def train(
 
     begun = time.monotonic()
     if resume is not None and resume != AUTO:
-        given = {"source": source, "out": out, "config": config, "epochs": epochs, "batch_size": batch_size, **options}
-        given |= {"time_limit": time_limit, "dry_run": dry_run, "download": download}
-        other = next((name for name, value in given.items() if value), None)
+        given: dict[str, object] = {"source": source, "out": out, "config": config, "epochs": epochs}
+        given |= {"batch_size": batch_size, "time_limit": time_limit, "dry_run": dry_run, "download": download}
+        # An option of the run is there only if it was given, whatever its value.
+        other = next((name for name, value in given.items() if value), next(iter(options), None))
         if other is not None:
             word = repr(source) if other == "source" else SHORT.get(other, option_flag(other))
             raise UsageError(
