@@ -1,4 +1,4 @@
-"""``python -m longtail``: the longtail command, or after ``--grid-lock FILE`` the process of one run of a grid."""
+"""``python -m longtail``: the longtail command, or after ``--grid-lock RUN`` the process of one run of a grid."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 from longtail.cli import main
 
 
-def train_under_lock(lock: str, words: Sequence[str]) -> int:
-    """Run ``longtail WORDS`` while holding a lock; return its exit status. It ends when the grid has ended.
+def train_under_lock(run: str, words: Sequence[str]) -> int:
+    """Run ``longtail WORDS`` while holding the lock of a run; return its exit status. It ends when the grid has ended.
 
     A worker of a grid that was killed may still be saving when the grid is started again: the new one waits for it.
 
     Args:
-        lock: The file to lock.
+        run: The RUN folder.
         words: The words of a command.
     """
-    from longtail.run.lock import run_lock
+    from longtail.console import Reporter
+    from longtail.run.lock import training_lock
 
     threading.Thread(target=_end_with_the_grid, daemon=True).start()
-    with run_lock(Path(lock)):
+    with training_lock(Path(run), Reporter().say, patience=-1):
         return main(words)
 
 

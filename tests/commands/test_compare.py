@@ -51,6 +51,12 @@ def test_words_that_do_not_go_together(cli: Cli, words: list[str], sentence: str
     assert not Path("x").exists()
 
 
+def test_several_processes_train_no_grid(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "torchrun" in cli("compare", "digits", *CE, "--out", "x").complaint
+    assert not Path("x").exists()
+
+
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Grid, int | None]]:
     """Grids that would be trained; the command believes that the user stopped them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -21,16 +22,17 @@ from rich.console import Console
 from safetensors.torch import load_file
 from small_grid import RUNS, SMALL, fake_run, spec
 
+from longtail.__main__ import train_under_lock
 from longtail.cli import main
 from longtail.config.build import with_options
 from longtail.config.schema import RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.experiments.grid_plan import Grid, PlannedRun, plan_grid, state_of
-from longtail.experiments.grid_process import train_command
 from longtail.experiments.grid_runner import default_jobs, run_grid
 from longtail.experiments.grid_view import progress_of
 from longtail.files import write_yaml
 from longtail.run.layout import log_file
+from longtail.run.lock import lock_file
 from longtail.training.engine import LocalEngine
 from longtail.training.launch import start_run
 
@@ -169,6 +171,19 @@ def test_progress_is_read_from_the_history(tmp_path: Path) -> None:
     assert progress_of(run) == "starting"
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_of_a_grid_trains_where_files_cannot_be_locked(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr("longtail.__main__._end_with_the_grid", lambda: None)
+    assert train_under_lock(str(tmp_path / "run"), ["--version"]) == 0
+    assert "cannot be locked" in capsys.readouterr().err
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
 
@@ -215,7 +230,7 @@ def test_a_grid_that_is_killed_goes_on_and_ends_with_the_same_weights(
     process.kill()
     process.communicate()
     for run in grid.runs:  # released when its process is gone
-        with FileLock(train_command(run)[4], timeout=60):
+        with FileLock(lock_file(run.folder), timeout=60):
             pass
     states = {run.name: state_of(run) for run in grid.runs}
     assert "started" in states.values()

@@ -17,6 +17,7 @@ from longtail.commands import output
 from longtail.commands.arguments import COLUMNS, SHORT, RunOptions, usage
 from longtail.config.options import Count, Nested
 from longtail.console import Interrupted, Reporter
+from longtail.device import processes
 from longtail.errors import LongtailError, UsageError, as_usage
 from longtail.run.layout import GRID_FILE, REPORT_FILE, TABLE_FILE, baseline_report, log_file
 
@@ -182,11 +183,17 @@ def grid_command(
         table: File to write the table to, if any.
         grid: The file of the grid, if any.
         engine: What trains the runs.
+
+    Raises:
+        UsageError: Options do not go together, or torchrun or accelerate has started several of this command.
+        LongtailError: The grid cannot be planned, or a run failed.
     """
     from longtail.config.build import with_options
     from longtail.experiments.grid_plan import plan_grid, read_grid
 
     engine.check()
+    if processes() > 1:
+        raise UsageError("compare trains each run in a process of its own: start it once, without torchrun.")
     if "out" in asked:
         output.refuse_stream(asked["out"], "--out")
     values = (read_grid(grid) if grid is not None else {}) | asked

@@ -11,14 +11,13 @@ from longtail.device import JOBS, cores
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.run.layout import log_file, write_config
-from longtail.run.lock import lock_file
 from longtail.run.origin import continued
 
 
 def train_command(run: PlannedRun) -> list[str]:
     """Return the command that trains a run, from its start or from its checkpoint."""
-    lock = str(lock_file(run.folder))
-    return [sys.executable, "-m", "longtail", "--grid-lock", lock, "train", "--resume", str(run.folder)]
+    folder = str(run.folder)
+    return [sys.executable, "-m", "longtail", "--grid-lock", folder, "train", "--resume", folder]
 
 
 def shared_environment(jobs: int, threads: int | None = None) -> dict[str, str]:

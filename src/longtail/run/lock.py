@@ -35,7 +35,7 @@ def training_lock(run: Path, say: Callable[[str], None], *, patience: float = 0.
     Args:
         run: The RUN folder.
         say: Receives what the user should know.
-        patience: Seconds to wait for another process that holds it.
+        patience: Seconds to wait for another process that holds it; -1 waits until it lets go.
 
     Raises:
         LongtailError: Another process holds it.
