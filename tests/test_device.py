@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -21,6 +23,53 @@ def test_workers_are_the_cores_shared_by_processes_and_runs(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(device, "cores", lambda: 16)
     assert device.default_workers() == workers
+
+
+def test_cores_are_limited_as_joblib_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as a limit of the container, which a test cannot set
+    assert device.cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        ("0::/", {"": {"memory.max": "8000", "memory.current": "7000"}}),
+        (
+            "0::/job/step",
+            {
+                "job/step": {"memory.max": "max", "memory.current": "6000"},
+                "job": {"memory.max": "8000", "memory.current": "7000"},
+            },
+        ),
+        (
+            "3:cpu:/x\n2:memory:/docker/of-the-host",
+            {"memory": {"memory.limit_in_bytes": "8000", "memory.usage_in_bytes": "7000"}},
+        ),
+    ],
+)
+def test_memory_is_what_the_container_leaves(
+    own: str, files: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text(own)
+    parts = "inactive_anon 5\ninactive_file 400\nactive_file 100\ntotal_inactive_file 400\ntotal_active_file 100"
+    for folder, texts in files.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in (texts | {"memory.stat": parts}).items():
+            (tmp_path / folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(device, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(device, "_CGROUPS", tmp_path)
+    assert device.memory_budget(CPU) == (8000 - 7000 + 500) / 2
+    (tmp_path / "own").unlink()
+    assert device.memory_budget(CPU) > 8000
+
+
+@pytest.mark.parametrize(("is_there", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_the_accelerator_with_the_oldest_pytorch_too(
+    is_there: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: is_there)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))  # takes no argument
+    assert device.named_device("auto").type == kind
 
 
 @pytest.mark.parametrize(("text", "number"), [("4", 4), ("0", 1), ("", 1), ("many", 1)])

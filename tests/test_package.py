@@ -31,6 +31,7 @@ FORBIDDEN = {
     "filelock",
     "huggingface_hub",
     "jinja2",
+    "joblib",
     "PIL",
     "plotly",
     "psutil",

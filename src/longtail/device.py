@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
@@ -20,19 +21,26 @@ if TYPE_CHECKING:  # PyTorch and NumPy are loaded where they are needed: countin
 
 # Number of runs of a grid that share this machine: the grid sets it for the processes that train them.
 JOBS = "LONGTAIL_JOBS"
+_OWN_CGROUPS, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# The limit, the usage and the prefix of the parts of cgroups of version 2, whose controller has no name, and version 1.
+_MEMORY_FILES = {
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
 # A Library takes its operators with it when it is collected, so what was declared is held here.
 _declared: list[torch.library.Library] = []
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use.
+    """Return the number of cores that this process may use, by its affinity and the limit of its container.
 
     Example:
         >>> cores() >= 1
         True
     """
-    process = psutil.Process()
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def runs_at_once() -> int:
@@ -118,7 +126,8 @@ def named_device(name: torch.device | str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, TypeError) as error:  # no such name, not built in, and no name at all
@@ -126,7 +135,9 @@ def named_device(name: torch.device | str) -> torch.device:
 
 
 def memory_budget(device: torch.device, gigabytes: float | None = None) -> float:
-    """Return the bytes to keep on a device at most: those asked for, else half of the free ones (a CPU: of the host).
+    """Return the bytes to keep on a device at most: those asked for, else half of the free ones.
+
+    Of a CPU they are the free ones of the host, or of the container or job that this process is in.
 
     Example:
         >>> import torch
@@ -139,7 +150,30 @@ def memory_budget(device: torch.device, gigabytes: float | None = None) -> float
         return gigabytes * 1e9
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
-    return float(psutil.virtual_memory().available) / 2
+    return min(psutil.virtual_memory().available, _left_by_cgroups()) / 2
+
+
+def _left_by_cgroups() -> float:
+    """Return the bytes left below the memory limits of a container or job, infinite without any.
+
+    The files that the system caches count as left, since it drops them where memory is wanted.
+    """
+    lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines() if _OWN_CGROUPS.is_file() else []
+    left = math.inf
+    for _, controller, path in (line.split(":", 2) for line in lines):
+        if controller not in _MEMORY_FILES:
+            continue
+        limit, usage, prefix = _MEMORY_FILES[controller]
+        # A limit above holds as well. In a container its own cgroup is often the root, whatever the path.
+        for place in (PurePosixPath(path), *PurePosixPath(path).parents):
+            folder = _CGROUPS / controller / str(place).lstrip("/")
+            try:
+                most, taken, parts = ((folder / name).read_text() for name in (limit, usage, "memory.stat"))
+            except OSError:
+                continue
+            cached = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", parts, re.MULTILINE)
+            left = min(left, float(most.replace("max", "inf")) - int(taken) + sum(map(int, cached)))
+    return max(left, 0.0)
 
 
 def fast_precision(device: str) -> Literal["fp32", "bf16"]:
