@@ -70,7 +70,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Grid, int | None]]:
     return plans
 
 
-def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | None]]) -> None:
+def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | None]], tmp_path: Path) -> None:
     done = cli(
         "compare",
         "digits",
@@ -98,7 +98,7 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
         3,
     )
     assert (done.status, done.out) == (130, "")
-    assert "longtail compare --grid 'my grid/grid.yaml'" in done.err.splitlines()[-1]
+    assert f"longtail compare --grid '{tmp_path}/my grid/grid.yaml'" in done.err.splitlines()[-1]
     assert "gcl: stage 2: 5 epochs" in done.err
     ((grid, jobs),) = planned
     assert jobs == 3
@@ -111,7 +111,7 @@ def test_every_word_reaches_the_runs(cli: Cli, planned: list[tuple[Grid, int | N
     assert {stage.batch_size for run in grid.runs for stage in run.config.stages.values()} == {16}
 
 
-def test_a_grid_goes_to_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_goes_to_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 
     def stop(address: str, _: object, **needs: object) -> None:
@@ -122,7 +122,7 @@ def test_a_grid_goes_to_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     done = cli("compare", "digits", *CE, "--out", "grid", "--ray", "head:6379", "--run-gpus", 0.25)
     assert asked == [("head:6379", {"cpus": None, "gpus": 0.25})]
     assert done.status == 130
-    assert done.err.endswith("longtail compare --grid grid/grid.yaml --ray head:6379 --run-gpus 0.25\n")
+    assert done.err.endswith(f"longtail compare --grid {tmp_path}/grid/grid.yaml --ray head:6379 --run-gpus 0.25\n")
 
 
 def test_words_beside_a_file_win_over_it(cli: Cli, planned: list[tuple[Grid, int | None]], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from longtail.cli import main
-from longtail.commands.output import class_table, summary_table
+from longtail.commands.output import class_table, print_json, summary_table
 
 Call = Callable[..., Any]
 WRITERS = {
@@ -48,6 +49,17 @@ def test_a_place_that_may_not_be_written_to_is_refused_first(
     done = cli(*words, tmp_path / "new" / "a")
     assert done.status == 1
     assert "be written" in done.complaint
+
+
+@pytest.mark.parametrize("words", WRITERS.values(), ids=WRITERS)
+def test_a_file_whose_folder_takes_no_other_is_refused_first(
+    words: tuple[str, ...], cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").touch()
+    (tmp_path / "a").symlink_to("folder/a")
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path / "folder")
+    assert "be written" in cli(*words, tmp_path / "a").complaint
 
 
 @pytest.mark.parametrize(
@@ -173,3 +185,10 @@ def test_tables_mark_hardly_tested_classes_and_say_how_many_there_are() -> None:
         ["note:", "1", "of", "2", "tested", "classes", "has", "fewer", "than", "5", "test", "images."],
     ]
     assert _printed({"accuracy": 0.5}) == [["figure", "value"], ["accuracy", "50.00%"]]
+
+
+def test_json_is_whole_on_a_stream_of_few_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"class": "Käfer"})
+    text = capsys.readouterr().out
+    assert text.isascii()
+    assert json.loads(text) == {"class": "Käfer"}

@@ -240,7 +240,7 @@ def test_a_recipe_for_any_images_leaves_the_rest_to_be_chosen() -> None:
 )
 def test_a_grid_chooses_what_train_chooses(words: tuple[str, ...], epochs: int | None, options: list[str]) -> None:
     given = recipe_grid("digits", ["images/gcl", "auto"], epochs=epochs, options=["data.imbalance_ratio=10", *options])
-    grid = plan_grid(given | {"out": "runs"})
+    grid = plan_grid(given | {"out": "/runs"})
     for run, recipe in zip(grid.runs, ("images/gcl", "auto"), strict=True):
         alone = read("digits", "--out", "run", "--imbalance-ratio", "10", "--recipe", recipe, *words)
         assert run.config == alone
@@ -259,7 +259,7 @@ def test_a_grid_leaves_to_a_classifier_to_be_chosen_what_follows_from_it(
     monkeypatch.setattr(prepared_data, "inspect_environment", lambda *_, **__: (replace(PHOTOS, images=images), None))
     options = ["stage1.loss.name=auto"] if loss else []
     given = recipe_grid("digits", [recipe], batch_size=batch_size, options=options)
-    grid = plan_grid(given | {"out": "runs"})
+    grid = plan_grid(given | {"out": "/runs"})
     words = [
         *(["--batch-size", str(batch_size)] if batch_size else []),
         *(["--stage1.loss.name", loss] if loss else []),
@@ -272,7 +272,7 @@ def test_a_grid_leaves_to_a_classifier_to_be_chosen_what_follows_from_it(
 
 
 def test_a_grid_that_varies_the_network_leaves_a_named_recipe_as_it_is() -> None:
-    varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "runs"}
+    varied = {"vary": {"model.name": ["resnet20", "resnet32"]}, "out": "/runs"}
     grid = plan_grid(recipe_grid("digits", ["images/gcl"], options=["mode=scratch"]) | varied)
     assert [(run.config.model.name, run.config.stage1.epochs) for run in grid.runs] == [
         ("resnet20", 100),

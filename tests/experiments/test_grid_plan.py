@@ -43,6 +43,16 @@ def test_nested_options_are_those_by_dotted_names() -> None:
     assert plan_grid(planned.spec).runs == planned.runs
 
 
+def test_the_file_of_a_grid_makes_it_again_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    made = plan_grid(spec("grid", set=SMALL | {"model.weights": "runs/base"}))
+    monkeypatch.chdir("elsewhere")
+    again = plan_grid(made.spec)
+    assert again.out == tmp_path / "grid"
+    assert [run.config for run in again.runs] == [run.config for run in made.runs]
+
+
 def test_a_file_becomes_runs_by_configuration_and_seed(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text(

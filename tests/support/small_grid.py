@@ -22,7 +22,7 @@ SMALL = {
 RUNS = {"ce": {"recipe": "cifar-lt/ce"}, "gcl": {"recipe": "cifar-lt/gcl"}}
 
 
-def spec(out: Path | str = "runs", **changes: Any) -> dict[str, Any]:
+def spec(out: Path | str = "/runs", **changes: Any) -> dict[str, Any]:
     return {"source": "digits", "out": str(out), "epochs": 2, "set": SMALL, "runs": RUNS} | changes
 
 

@@ -216,7 +216,7 @@ def _train_and_show(planned: Grid, engine: GridEngine, table: output.Destination
     try:
         problems = engine.train(planned, reporter)
     except Interrupted:
-        again = shlex.quote(str(planned.out / GRID_FILE))
+        again = shlex.quote(str((planned.out / GRID_FILE).absolute()))
         sys.stderr.write(
             f"stopped; the checkpoints are saved. Continue with: longtail compare --grid {again}{engine.words}\n"
         )

@@ -128,7 +128,7 @@ def print_line(text: str, style: str | None = None) -> None:
 
 def print_json(values: Any) -> None:
     """Print values as JSON."""
-    Console().print_json(data=values, allow_nan=False)
+    Console().print_json(data=values, allow_nan=False, ensure_ascii=True)  # the stream may know no other letters
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> int:
@@ -366,7 +366,9 @@ def destination(
     nearest = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     if nearest != path.absolute() and not nearest.is_dir():
         raise cannot_write(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
-    if not os.access(nearest, os.W_OK):
+    # An earlier file is replaced by a new one, which is written next to it.
+    folder = nearest if nearest.is_dir() else nearest.resolve().parent
+    if not (os.access(nearest, os.W_OK) and os.access(folder, os.W_OK)):
         raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
     return Destination(path, replaces=path.exists())
 

@@ -271,7 +271,8 @@ def state_of(run: PlannedRun) -> State:
         file = run.folder.parent.parent / GRID_FILE
         is_in_grid = run.folder.parent.name == run.name and file.is_file()  # a fold lies in none
         # As it was planned, perhaps on another machine.
-        hint = f"continue it with: longtail compare --grid {shlex.quote(str(file))}, " if is_in_grid else ""
+        again = shlex.quote(str(file.absolute()))
+        hint = f"continue it with: longtail compare --grid {again}, " if is_in_grid else ""
         raise LongtailError(
             f"{run.folder} was made with --{key} {'left out' if before is None else before}, and the grid now says "
             f"{'to leave it out' if now is None else now}: {hint}"
@@ -397,12 +398,16 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _portable(spec: GridSpec | RunSpec) -> Nested:
-    """Return a specification without empty entries, and with an absolute source.
+    """Return a specification without empty entries, with absolute paths.
 
     A source in ``vary`` stays, as runs are named after it.
     """
     values = {key: value for key, value in asdict(spec).items() if value not in (None, "", {})}
-    for table, key in ((values, "source"), (values.get("set", {}), "data.source")):
+    options = values.get("set", {})
+    for table, key in ((values, "out"), (options, "model.weights")):
+        if table.get(key):
+            table[key] = str(Path(table[key]).absolute())
+    for table, key in ((values, "source"), (options, "data.source")):
         if table.get(key):
             table[key] = absolute_source(str(table[key]))
     return values
