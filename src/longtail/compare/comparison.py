@@ -162,8 +162,8 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
     if len(groups) > 1 and min(map(len, groups.values())) < ENOUGH_SEEDS:
         which = "all" if max(map(len, groups.values())) < ENOUGH_SEEDS else "some"
         yield (
-            f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: their differences are judged over test images alone, "
-            "and another seed may differ by more."
+            f"fewer than {ENOUGH_SEEDS} seeds for {which} rows: their differences are judged over {split or 'test'} "
+            "images alone, and another seed may differ by more."
         )
 
 

@@ -120,7 +120,8 @@ def _heading(comparison: Comparison) -> str:
         return f"{text}."
     paired = ", over pairs of equal seed and images" if any(row.pairs for row in rows[1:]) else ""
     seeds = any(change and change.seeds for row in rows for change in row.differences.values())
-    over = f"over the test images and, from {ENOUGH_SEEDS} seeds on, over seeds" if seeds else "over the test images"
+    over = f"over the {comparison.split or 'test'} images"
+    over += f" and, from {ENOUGH_SEEDS} seeds on, over seeds" if seeds else ""
     rule = (
         f"one with * is evidence: {percent(EVIDENCE, unit=False)} points or more, and a {LEVEL_TEXT} interval that "
         f"excludes zero, {over}"

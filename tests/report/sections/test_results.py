@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
 import pytest
+from printed_table import printed
 
 from longtail.compare.comparison import compare_runs
 from longtail.compare.seeds import MeanStd
 from longtail.counts import ClassCounts
+from longtail.report.page import write_report
 from longtail.report.sections.classes import imbalance_words
 from longtail.report.sections.order import build_sections
 from longtail.report.sections.results import group_bars, verdict
@@ -38,6 +41,22 @@ def test_only_groups_that_have_classes_are_drawn(make_run):
     )
     section = next(each for each in build_sections(comparison) if each.id == "groups")
     assert [each.id for each in section.drawings] == ["group-accuracy", "group-medium", "group-few"]
+
+
+def test_figures_of_validation_images_are_said_to_be_theirs(make_run):
+    folders = [make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl", slope=0.1)]
+    for folder in folders:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(metrics | {"test": None, "validation": metrics["test"]}))
+    comparison = compare_runs(folders)
+    section = next(each for each in build_sections(comparison) if each.id == "groups")
+    assert "over validation images" in section.sentence
+    assert "over the validation images" in printed(comparison)
+    assert "over validation images" in "".join(comparison.notes)
+    page = write_report(folders, folders[0].with_name("page.html")).read_text(encoding="utf-8")
+    results = page.partition('id="results"')[2].partition("<section")[0]
+    assert "over validation images" in results
+    assert "test images" not in results
 
 
 @pytest.mark.parametrize(("slopes", "best"), [((0.8, 0.3), "gcl"), ((0.3, 0.8), "ce")])

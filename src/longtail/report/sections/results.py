@@ -119,7 +119,7 @@ def groups(comparison: Comparison) -> Section | None:
         drawings.append(Drawing(f"group-{key}", title, alt, group_bars(labels, values, color, intervals)))
     sentence = "Of a group: the mean over its classes, every class counting the same."
     if any(len(row.runs) == 1 and any(row.intervals.values()) for row in rows):
-        sentence += f" Whiskers: the {LEVEL_TEXT} interval over test images"
+        sentence += f" Whiskers: the {LEVEL_TEXT} interval over {comparison.split} images"
         sentence += ", or one deviation over seeds." if any(len(row.runs) > 1 for row in rows) else "."
     return Section("groups", "Accuracy by group", sentence, "four", drawings=tuple(drawings))
 
