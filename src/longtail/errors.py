@@ -114,6 +114,17 @@ LATER: Final = "try again later."
 class UnreadableImageError(LongtailError):
     """An image that is missing or cannot be decoded; the sentence names it."""
 
+    @property
+    def is_damage(self) -> bool:
+        """Whether it is about the image, which can be left out, and not about a disk, a store or the memory.
+
+        Example:
+            >>> sentences = "'a.jpg' is damaged: fetch it again.", "'a.jpg' is not there yet: try again later."
+            >>> [UnreadableImageError(sentence).is_damage for sentence in sentences]
+            [True, False]
+        """
+        return not str(self).endswith(LATER)
+
 
 class OwnRangeWarning(UserWarning):
     """Images are each scaled to 8 bits by their own range, as their type has no fixed one."""

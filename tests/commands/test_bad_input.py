@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from longtail.config import resolve
+from longtail.errors import LATER, UnreadableImageError
 
 Call = Callable[..., Any]
 
@@ -152,6 +153,20 @@ def test_a_broken_image_stops_training_with_its_name_and_inspect_finds_it(
     assert audit["unreadable"] == [str(source / "dog" / "2.jpg")]
     (source / "dog" / "2.jpg").unlink()
     assert train(source).status == 0, "removing it is the remedy"
+
+
+def test_an_image_that_the_machine_fails_to_read_is_not_to_be_left_out(
+    train: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = photographs(tmp_path / "photos")
+
+    def fail(*_: object) -> None:
+        raise UnreadableImageError(f"'2.jpg' cannot be read (Stale file handle): {LATER}")
+
+    monkeypatch.setattr("longtail.data.dataset.read_square", fail)
+    complaint = train(source).complaint
+    assert "2.jpg" in complaint
+    assert "skip_unreadable" not in complaint
 
 
 def test_a_broken_image_is_named_also_where_worker_processes_decode(train: Call, tmp_path: Path) -> None:

@@ -329,15 +329,14 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
             "in a grid, with fewer --jobs."
         ) from error
     except UnreadableImageError as error:
-        remedy = f"longtail inspect {shlex.quote(config.data.source)} names all such images"
-        if (Path(out) / layout.CONFIG_FILE).is_file():  # training had begun
-            remedy = (
-                f"then continue with: {resume_hint(out)}, or train into a new --out with --data.skip_unreadable true "
-                f"({remedy})"
-            )
-        else:
-            remedy += ", and --data.skip_unreadable true trains without them"
-        raise LongtailError(f"{str(error).rstrip('.')}; {remedy}.") from error
+        has_begun = (Path(out) / layout.CONFIG_FILE).is_file()
+        remedies = [f"then continue with: {resume_hint(out)}"] if has_begun else []
+        if error.is_damage:
+            remedy = f"longtail inspect {shlex.quote(config.data.source)} names all such images"
+            skip = "--data.skip_unreadable true"
+            again = f"or train into a new --out with {skip} ({remedy})"
+            remedies.append(again if has_begun else f"{remedy}, and {skip} trains without them")
+        raise LongtailError("; ".join([str(error).rstrip("."), *remedies]) + ".") from error
     except (OSError, LongtailError) as error:
         if output.is_disk_full(error) and (Path(out) / layout.CONFIG_FILE).is_file():
             raise LongtailError(

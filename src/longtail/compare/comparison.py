@@ -79,7 +79,7 @@ def compare_runs(
             rows.extend(_stage_rows(name, group, first, color))
     labels = short_labels([row.name for row in rows])
     rows = [replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-    return Comparison(tuple(rows), split, (*run_caveats(results, groups, split), *evidence_caveats(rows)))
+    return Comparison(tuple(rows), split, (*run_caveats(results, groups, split), *evidence_caveats(rows, split)))
 
 
 def _groups(
@@ -167,21 +167,22 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
         )
 
 
-def evidence_caveats(rows: Sequence[Row]) -> Iterator[str]:
+def evidence_caveats(rows: Sequence[Row], split: str | None) -> Iterator[str]:
     """Name differences that hold over images or over seeds alone, those judged over seeds only, and many of them.
 
     Args:
         rows: The baseline first.
+        split: The split they were measured on.
     """
     differences = len(rows) - 1
     if differences >= MANY:
         yield (
-            f"{differences} rows are compared with {rows[0].name}, each by 95% intervals of its own: of {differences} "
-            "without a difference, one in twenty is marked by chance."
+            f"{differences} rows are compared with {rows[0].name}, each by intervals of its own: where nothing "
+            "differs, about one in twenty is still marked."
         )
     reasons = {
-        "i": "over the test images but not over seeds, which vary too much: add seeds",
-        "s": "over seeds but not over the test images, which are too few",
+        "i": f"over the {split} images but not over seeds, which vary too much: add seeds",
+        "s": f"over seeds but not over the {split} images, which are too few",
     }
     for row in rows[1:]:
         for sign, reason in reasons.items():

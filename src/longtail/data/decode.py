@@ -142,18 +142,6 @@ def unreadable(error: Exception, label: str, problem: str, remedy: str) -> Unrea
     return UnreadableImageError(f"{label!r} {problem} ({reason}): {remedy}")
 
 
-def is_damage(error: LongtailError) -> bool:
-    """Whether an error is about an image, which can be left out, and not about a disk, a store or the memory.
-
-    Example:
-        >>> is_damage(UnreadableImageError("'a.jpg' is damaged: fetch it again."))
-        True
-        >>> is_damage(UnreadableImageError("'a.jpg' cannot be read (Stale file handle): try again later."))
-        False
-    """
-    return isinstance(error, UnreadableImageError) and not str(error).endswith(LATER)
-
-
 def _unread(label: str) -> UnreadableImageError:
     return UnreadableImageError(f"{label!r} is in a format that is not read: convert it to JPEG or PNG.")
 

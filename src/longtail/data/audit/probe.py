@@ -14,7 +14,7 @@ from PIL import Image
 
 from longtail.data.audit.near_copies import look_hash, pixel_digest
 from longtail.data.dataset import Encoded, Finding, ImageData, Split, empty_split_finding
-from longtail.data.decode import has_own_range, is_damage, opened, upright_rgb
+from longtail.data.decode import has_own_range, opened, upright_rgb
 from longtail.data.square import Square
 from longtail.device import cores
 from longtail.errors import LongtailError, UnreadableImageError, listed
@@ -175,7 +175,7 @@ def drop_unreadable(data: ImageData, square: Square, *, tick: Callable[[], objec
         try:
             split.pixels(row, square)
         except UnreadableImageError as error:
-            if not is_damage(error):
+            if not error.is_damage:
                 raise LongtailError(str(error)) from error  # which is not to be left out
             return False  # the finding names it
         finally:

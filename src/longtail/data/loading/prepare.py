@@ -16,12 +16,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split, portable_pixmap
-from longtail.data.decode import is_damage
 from longtail.data.loading.workers import Block, BlockReader, Decoder
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.square import Fit, Square
 from longtail.device import cores
-from longtail.errors import LongtailError, UsageError
+from longtail.errors import LongtailError, UnreadableImageError, UsageError
 
 BATCH_BYTES = 32_000_000  # of pixels in memory; also keeps the offsets of a batch far below 2 GB
 _BLOCK_ROWS = 16  # rows that a worker decodes at a time
@@ -204,7 +203,7 @@ def _write_split(
         with pa.ipc.new_stream(file, schema) as writer:
             for rows, block in _pieces(Decoder(split, square), cores() if workers is None else workers):
                 for problem in block.problems.values():
-                    if not (skip_bad and is_damage(problem)):
+                    if not (skip_bad and isinstance(problem, UnreadableImageError) and problem.is_damage):
                         raise problem
                 writer.write_table(_piece(split, rows, block, schema))
                 skipped += [str(problem) for problem in block.problems.values()]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
-from longtail.data.decode import is_damage, unreadable
+from longtail.data.decode import unreadable
 from longtail.data.loading.prepare import Resized, whole_folder
 from longtail.data.loading.workers import read_ahead
 from longtail.data.shard_index import (
@@ -209,7 +209,7 @@ def _write_split(
             if isinstance(image, Encoded):
                 counts[image.label] += 1
                 yield image
-            elif skip_bad and is_damage(image):
+            elif skip_bad and image.is_damage:
                 skipped.append(str(image))
             else:
                 raise image
