@@ -219,6 +219,15 @@ def test_a_truncated_jpeg_is_named_also_at_a_fraction_of_its_size() -> None:
         read_square(content[: len(content) // 2], Square(64), "cut.jpg")
 
 
+def test_an_open_image_is_read_as_its_file_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(photo(90, 60), "PNG", exif=exif)
+    assert np.array_equal(square_of(Image.open(io.BytesIO(content)), Square(32)), read_square(content, Square(32)))
+    with pytest.raises(LongtailError, match=r"'cut\.png' .*damaged"):
+        square_of(Image.open(io.BytesIO(content[: len(content) // 2])), Square(32), "cut.png")
+
+
 @pytest.mark.parametrize("shape", [(256, 256), (320, 256), (256, 298)])
 def test_cutting_out_is_what_scaling_by_one_was(shape: tuple[int, int]) -> None:
     image = photo(*shape)

@@ -96,6 +96,16 @@ def test_a_pipe_is_not_waited_for_and_a_dead_link_is_told(tmp_path: Path) -> Non
     assert names(images_below(str(tmp_path), LeftOut())) == ["dead.png"]
 
 
+def test_a_link_that_cannot_be_followed_costs_no_other_image(tmp_path: Path) -> None:
+    for name in ("b", "ring.png"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    for name in ("a.png", "c.png", "z.png"):
+        (tmp_path / name).touch()
+    items = list(images_below(str(tmp_path), LeftOut()))
+    assert names(items) == ["a.png", "b", "c.png", "ring.png", "z.png"]
+    assert [item.name for item in items if item.is_folder] == [str(tmp_path / "b")]
+
+
 def test_a_folder_that_vanishes_while_it_is_listed_is_a_problem(folder: Path) -> None:
     items = images_below(str(folder), LeftOut())
     first = [next(items).name for _ in range(3)]

@@ -41,8 +41,12 @@ def test_every_kind_of_image_gives_the_same(ready: Path, pictures: list[Path]) -
     expected = model.probabilities(pictures[0].parent)
     opened = [Image.open(path) for path in pictures]
     arrays = [np.asarray(image) for image in opened]
-    for images in (pictures, map(str, pictures), opened, arrays, np.stack(arrays), [pictures[0], opened[1], arrays[2]]):
+    names = [str(path) for path in pictures]
+    mixture = [pictures[0], opened[1], arrays[2]]
+    for images in (pictures, map(str, pictures), np.array(names), opened, arrays, np.stack(arrays), mixture):
         np.testing.assert_allclose(model.probabilities(images), expected, atol=1e-6)
+    for of_paths in (np.array(names), np.array(pictures, dtype=object)):
+        assert [row.name for row in model.predict(of_paths)] == names
     np.testing.assert_allclose(model.probabilities(arrays[1], batch_size=1), expected[1:2], atol=1e-6)
     np.testing.assert_allclose(model.probabilities(opened[1].convert("RGBA")), expected[1:2], atol=1e-6)
     assert expected.dtype == np.float32
@@ -76,6 +80,10 @@ def test_unreadable_images_keep_their_place(ready: Path, pictures: list[Path]) -
     assert "b.png'" in rows[1].problem
     with pytest.raises(LongtailError, match=r"b\.png'"):
         model.probabilities(pictures)
+    pictures[1].write_bytes(pictures[0].read_bytes()[:900])
+    rows = model.predict([Image.open(path) for path in pictures])  # Pillow decodes only where the pixels are needed
+    assert [row.label is None for row in rows] == [False, True, False]
+    assert "b.png'" in rows[1].problem
 
 
 def test_no_images_give_no_rows(ready: Path) -> None:

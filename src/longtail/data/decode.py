@@ -261,16 +261,32 @@ def opened(source: bytes | str | os.PathLike[str], name: str = "") -> Iterator[I
         ...     image.size, upright_rgb(image).mode
         ((2, 1), 'RGB')
     """
-    label = _label(source, name)
-    with open_image(source, name) as image:
-        try:
-            yield image
-        except _BOMB:  # a part larger than the whole
-            raise _too_large(label, None) from None
-        except (LongtailError, Warning):  # a warning is an error where the user asked for that
-            raise
-        except Exception as error:
-            raise unreadable(error, label, "is damaged", "remove it or fetch it again.") from None
+    with open_image(source, name) as image, damage_named(_label(source, name)):
+        yield image
+
+
+@contextmanager
+def damage_named(label: str) -> Iterator[None]:
+    """Name an open image in the error if the block finds it damaged.
+
+    Raises:
+        UnreadableImageError: It is damaged, or a part of it is larger than the whole.
+
+    Example:
+        >>> with damage_named("a.png"):
+        ...     raise OSError("image file is truncated")
+        Traceback (most recent call last):
+        ...
+        longtail.errors.UnreadableImageError: 'a.png' is damaged (image file is truncated): remove it or fetch it again.
+    """
+    try:
+        yield
+    except _BOMB:  # a part larger than the whole
+        raise _too_large(label, None) from None
+    except (LongtailError, Warning):  # a warning is an error where the user asked for that
+        raise
+    except Exception as error:
+        raise unreadable(error, label, "is damaged", "remove it or fetch it again.") from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

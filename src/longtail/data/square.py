@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from longtail.data.decode import max_pixels, opened, to_rgb, upright
+from longtail.data.decode import damage_named, max_pixels, opened, to_rgb, upright, upright_rgb
 from longtail.errors import LongtailError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -107,7 +107,8 @@ def square_of(image: object, square: Square, name: str = "") -> npt.NDArray[np.u
     """Bring an image of any kind to a square, uint8 (size, size, 3).
 
     Args:
-        image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        image: A path, encoded bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3). A Pillow image is
+            turned by its EXIF orientation, as a file is.
         square: Its size, and how an image is brought to it.
         name: As for :func:`read_square`.
 
@@ -123,10 +124,11 @@ def square_of(image: object, square: Square, name: str = "") -> npt.NDArray[np.u
             raise LongtailError(
                 f"an array of {image.dtype} of shape {image.shape} is not an image: give uint8 (H, W, 3) or (H, W)."
             )
-        image = Image.fromarray(np.ascontiguousarray(pixels))
+        return to_uint8(to_rgb(Image.fromarray(np.ascontiguousarray(pixels))), square)
     if not isinstance(image, Image.Image):
         raise LongtailError(f"{type(image).__name__} is not an image: give paths, Pillow images or uint8 arrays.")
-    return to_uint8(to_rgb(image), square)
+    with damage_named(name or getattr(image, "filename", "") or "image"):  # one of a file is decoded only now
+        return to_uint8(upright_rgb(image), square)
 
 
 def to_uint8(image: Image.Image, square: Square) -> npt.NDArray[np.uint8]:

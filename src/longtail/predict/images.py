@@ -168,7 +168,7 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
 
     Args:
         images: Input of :func:`find_images`; a Pillow image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3); or an
-            iterable of paths, Pillow images and arrays.
+            iterable of paths, Pillow images and arrays, such as an array of paths (N,).
         image_column: As for :func:`find_images`.
 
     Raises:
@@ -177,11 +177,14 @@ def as_items(images: object, *, image_column: str | None = None) -> Iterator[Ite
     if isinstance(images, (str, os.PathLike)):
         yield from find_images(images, image_column=image_column).items(LeftOut())
         return
-    is_single = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    is_single = isinstance(images, Image.Image)
+    if isinstance(images, np.ndarray):
+        is_single = images.ndim < (1 if images.dtype.kind in "OU" else 4)  # N paths or objects are N images
     several = [images] if is_single else images
     for number, image in enumerate(several if isinstance(several, Iterable) else [several]):
         if isinstance(image, (str, os.PathLike)):
-            yield Item(os.fspath(image), os.fspath(image))
+            path = str(os.fspath(image))  # not NumPy's kind of text
+            yield Item(path, path)
         elif isinstance(image, (Image.Image, np.ndarray)):
             yield Item(getattr(image, "filename", "") or f"image {number}", image)
         else:
@@ -308,11 +311,16 @@ def _walk(
                 while portion := sorted(islice(listing, SORTED_AT_ONCE), key=lambda entry: entry.name):
                     for entry in portion:
                         path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
-                        if entry.is_dir():
+                        try:
+                            is_folder, is_file = entry.is_dir(), entry.is_file()
+                        except OSError:  # a link in a ring, or to a place that may not be seen: reading it says so
+                            is_file = bool(os.path.splitext(entry.name)[1])  # noqa: PTH122
+                            is_folder = not is_file
+                        if is_folder:
                             if enter(below):
                                 yield from walk(path, below)
                         # A pipe would be waited for; a dead link is reported when it is read.
-                        elif not (entry.is_file() or entry.is_symlink()):
+                        elif not (is_file or entry.is_symlink()):
                             left_out.special += 1
                         elif keep(below):
                             yield Item(path, path)

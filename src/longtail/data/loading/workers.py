@@ -247,7 +247,7 @@ ImagesLike: TypeAlias = Sequence[str | os.PathLike[str] | Image.Image | npt.NDAr
 
 
 def stack_images(images: ImagesLike, square: Square) -> Tensor:
-    """Bring images in memory or files to one square size: the shorter side is scaled, then the center is cropped.
+    """Bring images in memory or files to one square, each as its ``fit`` says.
 
     Args:
         images: Paths, Pillow images and uint8 arrays (H, W) or (H, W, 3), in any mixture; or one uint8 array
