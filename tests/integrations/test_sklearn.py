@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -234,7 +235,9 @@ def test_images_of_every_kind_are_the_same(of_images: LongTailClassifier, tmp_pa
     expected = of_images.predict_proba(some)
     assert of_images.predict(some)[0] in set(of_images.classes_)
     three_channels = np.repeat(some[..., None], 3, axis=3)
-    for same in (three_channels, names, [Path(name) for name in names], [Image.fromarray(pixels) for pixels in some]):
+    shuffled = pd.Series(list(some), index=np.arange(len(some))[::-1])  # as after sample(frac=1)
+    opened = [Image.fromarray(pixels) for pixels in some]
+    for same in (three_channels, names, [Path(name) for name in names], opened, shuffled):
         assert np.allclose(of_images.predict_proba(same), expected, atol=1e-6)
 
 
@@ -270,6 +273,25 @@ def test_constant_features_say_nothing() -> None:
     assert fitted.score(np.hstack([IRIS, constant]), KINDS) > 0.8
     # Rows as far out as floats go still have probabilities.
     assert np.isfinite(fitted.predict_proba(np.full((2, 6), [[1e300], [-1e300]]))).all()
+
+
+def test_reversed_features_are_features() -> None:
+    fitted = LongTailClassifier(**FAST).fit(IRIS[::-1], KINDS[::-1])
+    turned = LongTailClassifier(**FAST).fit(IRIS[::-1, ::-1], KINDS[::-1])
+    assert fitted.score(IRIS, KINDS) > 0.8
+    assert np.array_equal(fitted.predict_proba(IRIS[::-1])[::-1], fitted.predict_proba(IRIS))
+    assert turned.score(IRIS[:, ::-1], KINDS) > 0.8
+
+
+def test_a_loaded_classifier_knows_the_columns_of_its_table(tmp_path: Path) -> None:
+    table = pd.DataFrame(IRIS, columns=["sepal length", "sepal width", "petal length", "petal width"])
+    fitted = LongTailClassifier(**FAST | {"epochs": 1}).fit(table, KINDS)
+    fitted.save(tmp_path)
+    loaded = LongTailClassifier.load(tmp_path)
+    assert np.array_equal(loaded.predict_proba(table), fitted.predict_proba(table))
+    assert np.array_equal(loaded.feature_names_in_, fitted.feature_names_in_)
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(table[table.columns[::-1]])
 
 
 def test_a_classifier_saved_before_in_float32_is_read(tmp_path: Path) -> None:
@@ -485,6 +507,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path, saved: Path) -> None:
         ({"n_features_in": -1}, "n_features_in"),
         ({"n_features_in": 63}, "another model"),
         ({"n_features_in": None}, "backbone"),
+        ({"feature_names_in": ["width"]}, "feature_names_in"),
         ({"parameters": {"nonsense": 1}}, "nonsense"),
         ({"parameters": {"loss__scale": 1}}, "damaged"),
         ({"parameters": {"loss": ["gcl"]}}, "loss"),

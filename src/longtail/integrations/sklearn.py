@@ -136,6 +136,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         portfolio_: What ``auto`` has tried and chosen, a :class:`longtail.run.portfolio.Portfolio`; None where nothing
             was chosen, and for a classifier that was loaded.
         n_features_in_: D, on features only.
+        feature_names_in_: Names of the features (D,), where they came as a table whose column names are all text.
 
     Raises:
         LongtailError: A wrong name, option or image, or images without weights to see them with.
@@ -230,14 +231,13 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         check_is_fitted(self)
         if self.backbone is None:
             sklearn_model.refuse_images(X)
-            rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+            rows = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
         else:
-            sklearn_model.require_images(X)
-            rows = X
+            rows = sklearn_model.require_images(X)
         self._move(named_device(self.device))
         with torch.inference_mode():
             parts = torch.split(self._features(rows), _AT_ONCE)
-            logits = torch.cat([self.model_.head(features) for features in parts]).double().cpu()
+            logits = torch.cat([self.model_.head(features) for features in parts]).cpu().double()
         scores = self.adjustment().apply(logits)
         return np.asarray(scores.softmax(dim=1).numpy(), dtype=np.float64)
 
@@ -278,6 +278,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             assumed_prior=self.assumed_prior_,
             head=self.model_.head_name,
             n_features_in=getattr(self, "n_features_in_", None),
+            feature_names_in=tuple(getattr(self, "feature_names_in_", ())) or None,
         ).to_json()
         if self.preprocessing_ is None:
             save_weights(self.model_, folder)
@@ -311,12 +312,17 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             result.class_counts_ = ClassCounts(stored.counts, [str(label) for label in result.classes_])
             if (result.backbone is None) != (stored.n_features_in is not None):
                 raise ValueError("'n_features_in' does not fit 'backbone'")
+            names = stored.feature_names_in
+            if names is not None and len(names) != stored.n_features_in:
+                raise ValueError("'feature_names_in' does not fit 'n_features_in'")
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise LongtailError(f"{path} is damaged ({first_line(error)}): save the classifier again.") from error
         result.logit_scale_, result.assumed_prior_ = stored.logit_scale, stored.assumed_prior
         result.portfolio_ = None
         if stored.n_features_in is not None:
             result.n_features_in_, result.preprocessing_ = stored.n_features_in, None
+            if names is not None:  # scikit-learn compares them with those of a table
+                result.feature_names_in_ = np.array(names, dtype=object)
             result.model_ = sklearn_model.load_features_model(path.with_name(WEIGHTS_FILE), stored)
             return result
         result.model_, info = load_model(folder)
@@ -349,10 +355,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """The rows, and the label of each as a class index, int64 (N,); learns the classes on the way."""
         if self.backbone is None:
             sklearn_model.refuse_images(X)
-            rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+            rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         else:
-            sklearn_model.require_images(X)
-            rows, y = X, column_or_1d(y, warn=True)
+            rows, y = sklearn_model.require_images(X), column_or_1d(y, warn=True)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
         check_classification_targets(y)

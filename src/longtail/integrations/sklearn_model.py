@@ -132,8 +132,8 @@ def refuse_images(rows: Any) -> None:
         raise LongtailError("these are images: name a backbone, such as backbone='timm:resnet18'.")
 
 
-def require_images(rows: Any) -> None:
-    """Refuse anything but a sequence of one image or more; each image is checked when it is read.
+def require_images(rows: Any) -> Any:
+    """Return images as a sequence by position; anything else is refused. Each image is checked when it is read.
 
     Raises:
         LongtailError: A single path, folder or image, or no image.
@@ -159,6 +159,7 @@ def require_images(rows: Any) -> None:
         )
     if not len(rows):
         raise LongtailError("X holds no image: give at least one.")
+    return list(rows) if hasattr(rows, "iloc") else rows  # pandas finds a row by its label, not by its position
 
 
 def common_folder(paths: Sequence[str]) -> str:
@@ -206,6 +207,7 @@ class StoredClassifier:
         assumed_prior: The mix of classes that the probabilities assume.
         head: The name of the head.
         n_features_in: Features of a row; None for a classifier of images.
+        feature_names_in: Names of the features, where it was fitted on a table that has some.
     """
 
     format_version: int
@@ -217,6 +219,7 @@ class StoredClassifier:
     assumed_prior: Literal["train", "uniform"]
     head: str
     n_features_in: Annotated[int, Field(gt=0)] | None
+    feature_names_in: tuple[str, ...] | None = None
 
     def to_json(self) -> bytes:
         """Return the content of the file.
