@@ -244,6 +244,31 @@ def test_what_a_store_did_not_give_is_tried_again(
     assert out.read_bytes() == before
 
 
+def archive(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> None:
+    """Let a store never give some images."""
+    store = type(fsspec.filesystem("memory"))
+    whole = store.cat_file
+
+    def cat_file(self: Any, path: str, **options: Any) -> bytes:
+        if Path(path).name in names:
+            raise PermissionError("InvalidObjectState")
+        return bytes(whole(self, path, **options))
+
+    monkeypatch.setattr(store, "cat_file", cat_file)
+
+
+def test_images_that_never_come_do_not_keep_it_from_the_others(
+    ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_MOST_FAILED", 2)
+    archive(monkeypatch, {"0.png", "a.JPG", "b.png"})
+    with pytest.raises(LongtailError, match="InvalidObjectState"):
+        predict_images(ready, bucket, tmp_path / "out.csv")
+    report = predict_images(ready, bucket, tmp_path / "out.csv")
+    assert (report.predicted, report.later) == (2, 3)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
 def test_the_same_command_fetches_what_a_table_lacks_and_that_alone(
     ready: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

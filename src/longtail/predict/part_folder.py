@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from longtail.errors import LongtailError
@@ -79,6 +80,8 @@ class PartFolder:
             self.parts += [] if earlier is None else [earlier]
             self.earlier = frozenset(part.path for part in self.parts)
             self._done = identities(self.parts, done=True)
+            failed = identities(self.parts) if any(part.later for part in self.parts) else self._done
+            self._failed = np.setdiff1d(failed, self._done)
         except BaseException:
             self._unlock()
             raise
@@ -122,9 +125,11 @@ class PartFolder:
 
         Images that a store did not give, and folders that could not be listed, are not done.
         """
-        value = np.uint64(identity)
-        index = int(np.searchsorted(self._done, value))
-        return index < len(self._done) and bool(self._done[index] == value)
+        return _holds(self._done, identity)
+
+    def failed(self, identity: int) -> bool:
+        """Whether an earlier command tried an image and did not get it, by the same."""
+        return _holds(self._failed, identity)
 
     def add(self, table: pa.Table) -> None:
         """Add rows; now and then they become a finished part.
@@ -175,6 +180,13 @@ class PartFolder:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
+
+
+def _holds(identities: npt.NDArray[np.uint64], identity: int) -> bool:
+    """Whether a number is one of sorted numbers."""
+    value = np.uint64(identity)
+    index = int(np.searchsorted(identities, value))
+    return index < len(identities) and bool(identities[index] == value)
 
 
 def _is_part(path: Place) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -210,15 +210,13 @@ def predict_images(
             if report.earlier:
                 reporter.say(f"continuing after {report.earlier:,} files of an earlier command")
                 bar.update(report.earlier)
-            has = (lambda _: False) if folder is None else folder.has
-            chosen = Chosen(listing, job, report.left_out, has, needs_all=shard is not None)
+            chosen = Chosen(listing, job, report.left_out, folder, needs_all=shard is not None)
             stream = predictor.stream(
                 chosen.items(), top_k=top_k, batch_size=batch_size, workers=workers, total=expected
             )
-            predictions = until_store_fails(stream)
-            while batch := list(islice(predictions, batch_size)):
-                write(part_rows(batch, job, *chosen.take(len(batch))))
-                report.count(batch)
+            for batch in until_store_fails(zip(stream, chosen.places(), strict=False), batch_size):
+                write(part_rows(batch, job))
+                report.count([prediction for prediction, _ in batch])
                 rate = (bar.done + len(batch) - report.earlier) / (time.perf_counter() - begun)
                 bar.update(bar.done + len(batch), f"({rate:,.0f} images/s)")
         report.seconds = time.perf_counter() - begun
@@ -270,35 +268,58 @@ def job_of(
     )
 
 
-def part_rows(batch: Sequence[Prediction], job: Job, positions: Sequence[int], keys: Sequence[int]) -> pa.Table:
-    """Return predictions as rows of a part.
+class Listed(NamedTuple):
+    """What a listing says about an image.
+
+    Attributes:
+        position: Its place.
+        key: Hash of its relative path.
+        is_new: Whether no earlier command tried to get it from a store, in vain.
+    """
+
+    position: int
+    key: int
+    is_new: bool
+
+
+def part_rows(batch: Sequence[tuple[Prediction, Listed]], job: Job) -> pa.Table:
+    """Return predictions as rows of a part of a job."""
+    predictions = [prediction for prediction, _ in batch]
+    values = as_columns(predictions, job.columns) | path_columns([row.name for row in predictions])
+    keys = pa.array([listed.key for _, listed in batch], pa.uint64())
+    return pa.table(values | {"position": [listed.position for _, listed in batch], "key": keys}, schema=job.schema)
+
+
+def until_store_fails(
+    images: Iterable[tuple[Prediction, Listed]], size: int
+) -> Iterator[list[tuple[Prediction, Listed]]]:
+    """Yield images in batches as long as a store gives some now and then: else all that follow would be skipped.
+
+    Those that an earlier command did not get do not count: what never comes, as from an archive, would end every
+    command before it has reached the images behind it.
 
     Args:
-        batch: Predictions of N images.
-        job: The job.
-        positions: Places of the images in the listing, N of them.
-        keys: Hashes of their relative paths, N of them.
-    """
-    values = as_columns(batch, job.columns) | path_columns([row.name for row in batch])
-    return pa.table(values | {"position": positions, "key": pa.array(keys, pa.uint64())}, schema=job.schema)
-
-
-def until_store_fails(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    """Yield predictions as long as a store gives images now and then: else all that follow would be skipped.
+        images: Predictions, and what the listing says about them.
+        size: Of a batch; the last one may be smaller.
 
     Raises:
         LongtailError: It did not give many images in a row.
     """
-    failed = 0
-    for prediction in predictions:
-        failed = failed + 1 if prediction.problem.endswith(LATER) else 0
+    batch, failed = list[tuple[Prediction, Listed]](), 0
+    for prediction, listed in images:
+        batch.append((prediction, listed))
+        failed = failed + listed.is_new if prediction.problem.endswith(LATER) else 0
+        if len(batch) == size or failed == _MOST_FAILED:
+            yield batch
+            batch = []
         if failed == _MOST_FAILED:
             problem, _, _ = prediction.problem.rpartition(": ")
             raise LongtailError(
                 f"{problem}, like the {failed - 1} images before it: restore the access to "
                 "them and repeat the command; what is finished is kept."
             )
-        yield prediction
+    if batch:
+        yield batch
 
 
 class Chosen:
@@ -308,21 +329,21 @@ class Chosen:
         listing: The listing.
         job: Its job.
         left_out: Counts what is left out.
-        has: Whether an image is done, by its key, or by its position in a table.
+        folder: What earlier commands have done; None for nothing.
         needs_all: Whether a folder that cannot be listed is an error, as where other commands do other shards: they
             take it for somebody else's.
     """
 
     def __init__(
-        self, listing: Images, job: Job, left_out: LeftOut, has: Callable[[int], bool], *, needs_all: bool
+        self, listing: Images, job: Job, left_out: LeftOut, folder: PartFolder | None, *, needs_all: bool
     ) -> None:
-        self._listing, self._job, self._left_out, self._has = listing, job, left_out, has
+        self._listing, self._job, self._left_out, self._folder = listing, job, left_out, folder
         self._needs_all = needs_all
-        self._places: deque[tuple[int, int]] = deque()
+        self._places: deque[Listed] = deque()
         self._keys = array("Q")  # to count doubles
 
     def items(self) -> Iterator[Item]:
-        """Yield them; :meth:`take` then knows their places and keys.
+        """Yield them; :meth:`places` then knows where they are.
 
         Raises:
             LongtailError: A folder cannot be listed, and all images are needed.
@@ -331,18 +352,19 @@ class Chosen:
             if self._needs_all:
                 require_listed(item)
             key = path_key(self._listing.relative(item.name))
+            identity, folder = position if self._job.is_table else key, self._folder
             is_ours = self._job.shard is None or self._job.shard.has(key)
-            if is_ours and not self._has(position if self._job.is_table else key):
-                self._places.append((position, key))
+            if is_ours and (folder is None or not folder.has(identity)):
+                self._places.append(Listed(position, key, folder is None or not folder.failed(identity)))
                 yield item
 
-    def take(self, number: int) -> tuple[list[int], list[int]]:
-        """Return the places and keys of the next images."""
-        places = [self._places.popleft() for _ in range(number)]
-        positions, keys = [position for position, _ in places], [key for _, key in places]
-        if self._job.is_table:
-            self._keys.extend(keys)
-        return positions, keys
+    def places(self) -> Iterator[Listed]:
+        """Yield what the listing says about each image that :meth:`items` has yielded, in turn."""
+        while self._places:
+            listed = self._places.popleft()
+            if self._job.is_table:
+                self._keys.append(listed.key)
+            yield listed
 
     @property
     def doubles(self) -> int:

@@ -30,7 +30,7 @@ from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_repeats, rows_of
 from longtail.predict.predict import WARNINGS, Chosen, PredictionReport, job_of
 from longtail.predict.predictor import Prediction
-from longtail.predict.ray_work import GPU, PredictingActor, Work, decode, predict_part, write_rows
+from longtail.predict.ray_work import GPU, IS_NEW, PredictingActor, Work, decode, predict_part, write_rows
 from longtail.predict.table import PROBLEM, RAW_PATH, open_table
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.ray_cluster import Machine, Watch, connected, failed
@@ -119,7 +119,7 @@ def predict_on_ray(
             folder=folder.folder,
             command=secrets.token_hex(8),
         )
-        chosen = Chosen(listing, job, report.left_out, folder.has, needs_all=True)
+        chosen = Chosen(listing, job, report.left_out, folder, needs_all=True)
         blocks, total = _put_blocks(ray, chosen, images, work)
         if total:
             remove(folder.folder / COMPLETE, "allow writing to it")
@@ -150,13 +150,14 @@ def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: Work) -> tup
                 f"{images} holds the images themselves: predict it with --shard I/N, or use longtail.predict.Predictor "
                 "in map_batches of ray.data.read_parquet."
             )
-        positions, keys = chosen.take(len(batch))
+        places = list(islice(chosen.places(), len(batch)))
         columns = {
             "name": pa.array([os.fsencode(item.name) for item in batch], pa.binary()),
             "source": pa.array([_everywhere(str(item.source)) for item in batch], pa.binary()),
             PROBLEM: pa.array([item.problem for item in batch], pa.string()),
-            POSITION: pa.array(positions, pa.int64()),
-            KEY: pa.array(keys, pa.uint64()),
+            POSITION: pa.array([listed.position for listed in places], pa.int64()),
+            KEY: pa.array([listed.key for listed in places], pa.uint64()),
+            IS_NEW: pa.array([listed.is_new for listed in places], pa.bool_()),
         }
         try:
             blocks.append(ray.put(pa.table(columns)))

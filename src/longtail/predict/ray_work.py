@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -16,13 +16,15 @@ from longtail.config.options import EngineName
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
 from longtail.predict.parts import KEY, POSITION, Job, write_part
-from longtail.predict.predict import part_rows, until_store_fails
+from longtail.predict.predict import Listed, part_rows, until_store_fails
 from longtail.predict.predictor import Predictor, read_item
 from longtail.predict.table import PROBLEM
 from longtail.predict.target_prior import with_prior
 from longtail.remote import Place, is_url
 
 GPU: Final = "cuda"
+IS_NEW: Final = "is_new"
+"""The column of a block that says of each image whether no earlier command tried to get it, in vain."""
 _MOST_PIXELS = 64 * 2**20  # bytes of the decoded images of a block on its way to a GPU
 _FETCHES = 16  # images that are fetched from a store at a time by a task of one core
 
@@ -70,7 +72,8 @@ def predict_part(block: pa.Table, work: Work) -> int:
         for name, source, problem in zip(block["name"].to_pylist(), sources, block[PROBLEM].to_pylist(), strict=True)
     )
     threads = _FETCHES if any(map(is_url, sources)) else 1
-    return int(write_rows(_rows(items, block, predictor, work, threads), work)["images"][0].as_py())
+    tables = _rows(items, block, predictor, work, threads)
+    return sum(int(write_rows(rows, work)["images"][0].as_py()) for rows in tables)
 
 
 @lru_cache(maxsize=1)
@@ -88,9 +91,12 @@ def _predictor(
     return predictor
 
 
-def _rows(items: Iterable[Item], block: pa.Table, predictor: Predictor, work: Work, threads: int) -> pa.Table:
+def _rows(items: Iterable[Item], block: pa.Table, predictor: Predictor, work: Work, threads: int) -> Iterator[pa.Table]:
+    """Yield the rows of a block in one table, also of those images of it that come before a store fails for good."""
     stream = predictor.stream(items, workers=threads, total=len(block), top_k=work.top_k, batch_size=work.batch_size)
-    return part_rows(list(until_store_fails(stream)), work.job, block[POSITION].to_pylist(), block[KEY].to_pylist())
+    places = map(Listed, *(block[name].to_pylist() for name in (POSITION, KEY, IS_NEW)))
+    for batch in until_store_fails(zip(stream, places, strict=True), len(block)):
+        yield part_rows(batch, work.job)
 
 
 def decode(block: pa.Table, look: Preprocessing) -> pa.Table:
@@ -120,7 +126,7 @@ class PredictingActor:
         """Return the rows of a block of decoded images."""
         columns: tuple[list[Any], ...] = tuple(block[name].to_pylist() for name in ("name", "image", PROBLEM))
         items = (Item(os.fsdecode(name), image or b"", problem) for name, image, problem in zip(*columns, strict=True))
-        return _rows(items, block, self._predictor, self._work, threads=1)
+        return pa.concat_tables(_rows(items, block, self._predictor, self._work, threads=1))
 
 
 def write_rows(rows: pa.Table, work: Work) -> pa.Table:
