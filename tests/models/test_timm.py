@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from hub_cache import write_weights
 
 from longtail.device import prepare_torchvision
 from longtail.errors import LongtailError
-from longtail.models.backbones import build_backbone
+from longtail.models.backbones import build_backbone, check_network
 from longtail.models.timm import (
     PACKAGES,
     cached_weights,
+    has_weights,
     load_in_order,
     packaged_weights,
     require_weights,
@@ -92,12 +94,27 @@ def test_weights_in_the_cache_of_the_hub_need_no_network(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("name", "size", "resize", "mean"),
-    [("tf_efficientnet_lite0", 224, 256, 0.5), ("vit_small_patch16_224", 224, 249, 0.5), ("resnet50", 224, 236, 0.485)],
+    [("tf_efficientnet_lite0", 224, 256, 0.5), ("vit_small_patch16_224", 224, 248, 0.5), ("resnet50", 224, 235, 0.485)],
 )
 def test_a_timm_network_says_what_it_was_trained_on(name: str, size: int, resize: int, mean: float) -> None:
     inputs = timm_inputs(f"timm:{name}")
     assert inputs is not None
     assert (inputs.size, inputs.resize, inputs.mean[0]) == (size, resize, mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "fit"), [("resnet50", "crop"), ("coat_lite_medium_384", "stretch"), ("volo_d4_448", "crop")]
+)
+def test_images_come_to_a_network_as_its_weights_ask(name: str, fit: str) -> None:
+    inputs = timm_inputs(f"timm:{name}")
+    assert inputs is not None
+    assert (inputs.fit, inputs.square.shorter >= inputs.size) == (fit, True)  # the last is cut out of less
+
+
+@pytest.mark.parametrize("ask", [timm_inputs, check_network, has_weights, require_weights])
+def test_a_tag_that_does_not_exist_is_one_sentence(ask: Callable[[str], object]) -> None:
+    with pytest.raises(LongtailError, match=r"'resnet50\.a1_in1k'"):
+        ask("timm:resnet50.a1_in1")
 
 
 def test_torchvision_is_only_touched_where_it_is_broken() -> None:

@@ -15,7 +15,7 @@ from longtail.config.build import check_value
 from longtail.config.options import Count, Mode, Nested, flatten, merge
 from longtail.config.schema import defaults
 from longtail.config.stage import AUTO_LOSS
-from longtail.errors import UsageError, nearest
+from longtail.errors import UsageError, as_usage, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
 MODES: tuple[str, ...] = tuple(filter(None, get_args(Mode)))
@@ -277,20 +277,24 @@ def with_mode(config: Nested, mode: str) -> Nested:
 
 
 def with_model(config: Nested, name: str, image_size: int | None = None) -> Nested:
-    """Put another network into a configuration, with the normalization and image size that it was trained on.
+    """Put another network into a configuration, with the preprocessing that its published weights come with.
 
     Args:
         config: Nested values of a run.
         name: The network.
         image_size: In place of that size, in pixels.
 
+    Raises:
+        UsageError: timm has the network, but no such weights of it.
+
     Example:
         >>> with_model(base_config(None), "timm:resnet18")["data"]["resize"]
-        236
+        235
     """
     from longtail.models.timm import timm_inputs
 
-    inputs = timm_inputs(name)
+    with as_usage():
+        inputs = timm_inputs(name)
     data = {}
     if inputs is not None:
         inputs = inputs.at(image_size)
@@ -300,6 +304,7 @@ def with_model(config: Nested, name: str, image_size: int | None = None) -> Nest
             "mean": list(inputs.mean),
             "std": list(inputs.std),
             "interpolation": inputs.interpolation,
+            "fit": inputs.fit,
         }
     return merge(config, {"model": {"name": name}, "data": data})
 

@@ -108,7 +108,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         image_size: Side of the network's input in pixels; the network's own when not given.
         image_fit: How an image that is not square becomes the input: ``crop`` keeps its center, ``pad`` keeps all of it
             and fills the rest with the color of its edges, ``stretch`` distorts it. When not given, as the run named as
-            backbone does, else ``crop``.
+            backbone does, or as the network's weights ask for, mostly ``crop``.
         augmentation: Changes to training images, where the network is trained.
         epochs: Epochs of stage 1; when not given, 50, or what is usual for the candidates of ``auto``.
         retrain_epochs: Epochs of stage 2; 0 leaves it out.

@@ -57,7 +57,8 @@ def build_network(
         head: Name of the head.
         pretrained: Start from published weights.
         image_size: Side of the input in pixels; the network's own when None.
-        image_fit: How an image that is not square becomes the input; when None, as in the run, else ``crop``.
+        image_fit: How an image that is not square becomes the input; when None, as in the run, or
+            as the network's weights ask for, mostly ``crop``.
         trained: Whether the network will be trained; a frozen one must bring weights.
 
     Raises:
@@ -77,7 +78,7 @@ def build_network(
     if not pretrained and not trained:
         raise LongtailError("a frozen network needs weights: set pretrained=True or train_backbone=True.")
     looks = (timm_inputs(str(backbone)) or Preprocessing(_OWN_SIZE, _OWN_MEAN, _OWN_STD)).at(image_size)
-    looks = replace(looks, fit=image_fit or "crop")
+    looks = replace(looks, fit=image_fit or looks.fit)
     return build_model(str(backbone), num_classes, head, pretrained=pretrained, in_size=looks.size), looks
 
 

@@ -29,6 +29,7 @@ from longtail.models.timm import (
     packaged_weights,
     require_weights,
     timm_module,
+    weights_config,
 )
 
 BOTTLENECK_SUFFIX = "+bottleneck"
@@ -210,6 +211,7 @@ def check_network(name: str) -> None:
         hint = nearest(bare, timm.list_models())
         shown = hint if hint.startswith(" Did") else " `timm.list_models()` in Python lists the names."
         raise LongtailError(f"timm has no network {bare!r}.{shown}")
+    weights_config(bare)  # which knows the tags
 
 
 def last_blocks(backbone: nn.Module, count: int) -> tuple[str, ...]:

