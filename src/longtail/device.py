@@ -195,6 +195,19 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
     return "bf16" if has else "fp32"
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Return where float64 of a device is computed: on itself, or on the processor where it has none, as Apple GPUs.
+
+    Example:
+        >>> import torch
+        >>> float64_device(torch.device("mps")), float64_device(torch.device("cuda"))
+        (device(type='cpu'), device(type='cuda'))
+    """
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def on_cpu(device: str) -> bool:
     """Whether a device by name is the processor: asked for, or the only one.
 

@@ -117,10 +117,11 @@ def test_probabilities_are_those_without_noise_and_gradients_those_with(monkeypa
     np.testing.assert_allclose(measured["negative"], expected(clouded, target)["negative"], rtol=1e-5, atol=1e-6)
 
 
-def test_batches_of_other_sizes_and_many_steps_add_up() -> None:
+@pytest.mark.parametrize("device", ["cpu", "mps"])  # the sums of the second one are on the processor
+def test_batches_of_other_sizes_and_many_steps_add_up(device: str) -> None:
     """More steps than are kept before they are added, the last batch smaller than the others."""
     loss = CrossEntropyLoss(COUNTS)
-    recorder = GradientRecorder(loss, CPU)
+    recorder = GradientRecorder(loss, torch.device(device))
     parts = [batch(seed, 12 if seed < 59 else 5) for seed in range(60)]
     for logits, target in parts:
         values = logits.clone().requires_grad_()

@@ -250,8 +250,9 @@ def test_a_step_and_an_evaluation_look_at_no_number_on_the_device(mixing: Any, m
     assert looks.count == 3
 
 
-def test_looking_at_the_sums_of_an_epoch() -> None:
-    meter = Meter(torch.device("cpu"))
+@pytest.mark.parametrize("device", ["cpu", "mps"])  # the sums of the second one are on the processor
+def test_looking_at_the_sums_of_an_epoch(device: str) -> None:
+    meter = Meter(torch.device(device))
     assert meter.mean_loss is None
     for step, loss in enumerate((1.0, 3.0, float("nan"))):
         meter.add(torch.tensor(loss), torch.tensor(1), 2, step)

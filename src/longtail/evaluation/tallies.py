@@ -74,6 +74,7 @@ class EvaluationMetrics(Metric):
         self._check(scores, target)
         if target.numel() == 0:
             return
+        scores, target = scores.to(self.tallies.device), target.to(self.tallies.device)
         wide = scores.detach().float() if scores.dtype in (torch.float16, torch.bfloat16) else scores.detach()
         log_probabilities = torch.log_softmax(wide, dim=1)
         confidence, prediction = log_probabilities.max(dim=1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from longtail.device import float64_device
 from longtail.errors import LongtailError, nearest
 
 HeadName: TypeAlias = Literal[
@@ -190,9 +191,10 @@ def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
         >>> standardization(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
         (tensor([2., 7.]), tensor([1., 1.]))
     """
-    deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
+    exact = features.to(float64_device(features.device)).double()
+    deviation, mean = torch.std_mean(exact, dim=0, correction=0)
     varies = deviation > 1e-6 * mean.abs().clamp(min=1e-6)  # rounding a constant does not make it vary
-    return mean.float(), torch.where(varies, deviation, 1.0).float()
+    return mean.float().to(features.device), torch.where(varies, deviation, 1.0).float().to(features.device)
 
 
 def folded(head: nn.Module) -> nn.Module:
@@ -209,11 +211,14 @@ def folded(head: nn.Module) -> nn.Module:
     """
     if not isinstance(head, StandardizedHead) or not isinstance(head.head, LinearHead):
         return head
-    plain = LinearHead(head.head.in_features, head.head.out_features).to(head.mean.device)
+    device = head.mean.device
+    plain = LinearHead(head.head.in_features, head.head.out_features).to(device)
+    values = (head.head.weight, head.deviation, head.head.bias, head.offset, head.mean)
     with torch.no_grad():
-        weight = head.head.weight.double() / head.deviation.double()
-        plain.weight.copy_(weight)
-        plain.bias.copy_(head.head.bias.double() + head.offset.double() - weight @ head.mean.double())
+        weight, deviation, bias, offset, mean = (each.to(float64_device(device)).double() for each in values)
+        weight = weight / deviation
+        plain.weight.copy_(weight.float())
+        plain.bias.copy_((bias + offset - weight @ mean).float())
     return plain
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longtail.analysis.dynamics import BINS, EDGES
+from longtail.device import float64_device
 from longtail.losses.base import LongTailLoss
 from longtail.run.dynamics import SUMS, write_epoch
 from longtail.training.loop import CHECK_STEPS, Callback, StageRun
@@ -50,8 +51,9 @@ class GradientRecorder(Callback):
     ) -> None:
         self.scale, self.out = loss.logit_scale, out
         self._mean, self._scaler = loss.reduction == "mean", scaler
-        self._sums = torch.zeros(loss.num_classes, SUMS + BINS, dtype=torch.float64, device=device)
-        self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=device)
+        place = float64_device(device)
+        self._sums = torch.zeros(loss.num_classes, SUMS + BINS, dtype=torch.float64, device=place)
+        self._inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=place)
         self._steps: list[tuple[Tensor, ...]] = []  # not added yet: few operations for many steps
         self._factor = 1.0  # of all of them
 
@@ -94,12 +96,13 @@ class GradientRecorder(Callback):
             return
         total, size, own_gradient, loss, label = zip(*self._steps, strict=True)
         self._steps.clear()
-        labels = torch.cat(label)
+        place = self._sums.device
+        labels = torch.cat(label).to(place)
         # In double precision, so that the sums of a resumed epoch do not depend on how many steps are added at once.
-        self._sums[:, 0] += self._factor * torch.stack(total).sum(0, dtype=torch.float64)
-        self._sums[:, 1] += self._factor * torch.stack(size).sum(0, dtype=torch.float64)
-        self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own_gradient)[:, 0].abs().double())
-        bins = torch.bucketize(torch.cat(loss).neg().exp(), self._inner, right=True)
+        self._sums[:, 0] += self._factor * torch.stack(total).to(place).sum(0, dtype=torch.float64)
+        self._sums[:, 1] += self._factor * torch.stack(size).to(place).sum(0, dtype=torch.float64)
+        self._sums[:, 2].index_add_(0, labels, self._factor * torch.cat(own_gradient)[:, 0].abs().to(place).double())
+        bins = torch.bucketize(torch.cat(loss).neg().exp().to(place), self._inner, right=True)
         flat = labels * self._sums.shape[1] + SUMS + bins
         self._sums.view(-1).index_add_(0, flat, torch.ones_like(flat, dtype=torch.float64))
 

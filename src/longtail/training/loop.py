@@ -16,7 +16,7 @@ from longtail.config.stage import size_of_epoch
 from longtail.data.loading.loaders import count_batches, split_rows
 from longtail.data.samplers import EpochSampler
 from longtail.data.transforms.augmentation import scaled
-from longtail.device import step_seed
+from longtail.device import float64_device, step_seed
 from longtail.errors import LongtailError
 from longtail.losses.base import LongTailLoss
 from longtail.models.model import LongTailModel
@@ -63,7 +63,7 @@ class Progress:
 
 
 class Meter:
-    """Running sums of an epoch, kept on the device, so that no step waits for the host.
+    """Running sums of an epoch, kept on the device if it has float64, so that no step waits for the host.
 
     They are the loss, right answers, images, and the first step whose loss was not a finite number.
 
@@ -76,7 +76,8 @@ class Meter:
 
     def __init__(self, device: torch.device, *, asynchronous: bool = False, sums: Tensor | None = None) -> None:
         self._asynchronous = asynchronous
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct, images, 1 + first bad step
+        # Loss, correct, images, 1 + first bad step.
+        self._sums = torch.zeros(4, dtype=torch.float64, device=float64_device(device))
         if sums is not None:
             self._sums += sums.to(self._sums)
         self._steps: list[tuple[Tensor, Tensor, int, int]] = []  # not added yet: one operation for many steps
@@ -100,13 +101,13 @@ class Meter:
     def _add_up(self) -> None:
         losses, corrects, counts, steps = zip(*self._steps, strict=True)
         self._steps.clear()
-        loss = torch.stack(losses).double()
+        loss, correct = (torch.stack(values).to(self._sums.device).double() for values in (losses, corrects))
         numbers = torch.tensor([counts, steps], dtype=torch.float64, pin_memory=self._asynchronous)
         count, step = numbers.to(loss, non_blocking=True)
         bad = ~loss.isfinite()
         first = torch.where(bad, step + 1, torch.inf).min()
         self._sums[3] = torch.where(bad.any() & (self._sums[3] == 0), first, self._sums[3])
-        self._sums[:3] += torch.stack([(loss * count).sum(), torch.stack(corrects).double().sum(), count.sum()])
+        self._sums[:3] += torch.stack([(loss * count).sum(), correct.sum(), count.sum()])
 
     def look(self) -> None:
         """Bring the sums to the host without waiting: asynchronously, those that were sent off at the look before."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.splits import group_numbers
+from longtail.device import float64_device
 from longtail.evaluation.intervals import effective_sample_size
 from longtail.evaluation.metrics import Groups, Summary, add_intervals
 from longtail.training.engine import Engine
@@ -65,7 +66,7 @@ def evaluate(
 
     def measure(batches: Iterator[BatchOutputs]) -> tuple[EvaluationMetrics, list[dict[str, Tensor]]]:
         # Looking at the labels of each batch would wait for the device; they are the split's own.
-        metric = EvaluationMetrics(counts.num_classes, validate_args=False).to(engine.device)
+        metric = EvaluationMetrics(counts.num_classes, validate_args=False).to(float64_device(engine.device))
         predictions: list[dict[str, Tensor]] = []
         for logits, _, labels, rows in batches:
             adjusted = scores(logits)
