@@ -256,6 +256,25 @@ def cannot_write(path: Place, error: OSError) -> LongtailError:
     return LongtailError(f"{path} cannot be written ({error.strerror or error}): {remedy}.")
 
 
+def refused_cache(error: BaseException) -> str:
+    """Return why the cache of the Hugging Face hub cannot be written, with the remedy; empty for any other error.
+
+    Example:
+        >>> refused_cache(OSError(13, "Permission denied"))
+        "the hub's cache cannot be written (Permission denied): set HF_HOME to a folder that can be"
+        >>> refused_cache(OSError("no route to host"))
+        ''
+    """
+    match getattr(error, "errno", None):
+        case errno.ENOSPC | errno.EDQUOT:
+            remedy = "free some space, or set HF_HOME to a folder on another disk"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            remedy = "set HF_HOME to a folder that can be"
+        case _:
+            return ""
+    return f"the hub's cache cannot be written ({getattr(error, 'strerror', None) or error}): {remedy}"
+
+
 @contextmanager
 def _open_stream(path: Path) -> Iterator[BinaryIO]:
     number = descriptor_of(path)

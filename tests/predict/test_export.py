@@ -160,6 +160,18 @@ def test_a_program_that_knows_the_center_square_alone_cannot_take_a_padded_model
     assert not (keys["pad"] | keys["stretch"]) & {"shorter_side", "crop"}
 
 
+def test_weights_too_large_for_onnx_are_refused_before_the_work(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_MOST_ONNX", 100)
+    made = {"_to_onnx": None, "_to_torch": lambda *_: b"archive", "_compare": lambda *_, **__: 0.0}
+    for name, replacement in made.items():
+        monkeypatch.setattr(export, name, replacement)
+    with pytest.raises(LongtailError, match="format='torch'"):
+        export_run(ready, tmp_path / "model.onnx")
+    assert export_run(ready, tmp_path / "model.pt2", format="torch").images == 6
+
+
 def test_damaged_example_images_are_named(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run")
     path = run / "examples.parquet"

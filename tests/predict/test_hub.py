@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -227,6 +228,16 @@ def test_offline_is_one_sentence(ready: Path) -> None:
     with pytest.raises(LongtailError, match="reached"):
         push_run(ready, "me/fish")
     with pytest.raises(LongtailError, match="reached"):
+        local_run("hf:me/fish")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_one_sentence(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(LongtailError, match="HF_HOME"):
         local_run("hf:me/fish")
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError, first_line, nearest
+from longtail.files import refused_cache
 from longtail.models.image_sizes import (
     SIZE_OPTIONS,
     check_build_size,
@@ -269,6 +270,8 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
     try:
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if why := refused_cache(error):
+            raise LongtailError(f"the weights of 'timm:{name}' could not be fetched, {why}.") from error
         reason = first_line(error).rstrip(".")
         if "img_size" in options and "size mismatch" in str(error):
             own = native_size(name)

@@ -38,6 +38,7 @@ OPSET: Final = 18
 TOLERANCE: Final = 1e-4  # of a probability
 PADDING: Final = "one color, the mean of first and last row and first and last column of the scaled image, rounded"
 METADATA_NAME: Final = "metadata.json"  # within a torch.export archive
+_MOST_ONNX = 2**31 - 2**24  # bytes of weights; a file of less than 2 GB holds the graph too
 _IMAGES_CHECKED = 256
 _BATCH = 32
 
@@ -143,9 +144,9 @@ def export_run(
     squares, text = _squares(folder, info, images), model_card(folder)  # a damaged run is reported first
     # Without gradients, which the outputs of the exported model would require as well.
     deployed = Deployed(model, info).eval().requires_grad_(False)
-    data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
-    if len(data) >= 2**31:
+    if format == "onnx" and sum(values.nbytes for values in deployed.state_dict().values()) > _MOST_ONNX:
         raise _error(f"{path} would be larger than the 2 GB of an ONNX file: use format='torch'.")
+    data = (_to_onnx if format == "onnx" else _to_torch)(deployed, input_type)
     difference = _compare(data, Predictor.of(model, info), squares, format=format, input_type=input_type)
     card = None if is_stream(path) else path.with_name(f"{path.name}.md")
     write_atomically(path, data)

@@ -14,7 +14,7 @@ from longtail.counts import FEW_IMAGES
 from longtail.data.sources.huggingface import HUB_PREFIX
 from longtail.data.sources.registry import last_name
 from longtail.errors import LongtailError, UsageError, first_line
-from longtail.files import write_atomically, write_table
+from longtail.files import refused_cache, write_atomically, write_table
 from longtail.formatting import figure_text
 from longtail.models.timm import TIMM_PREFIX
 from longtail.run import layout
@@ -199,6 +199,8 @@ def _in_words(failed: str) -> Iterator[None]:
         hint = "check the name, and log in with `hf auth login`" if refused else "try again later"
         raise LongtailError(f"{failed}: {hint} ({first_line(error)})") from error
     except (library, OSError) as error:
+        if why := refused_cache(error):
+            raise LongtailError(f"{failed}, {why}.") from error
         raise LongtailError(
             f"{failed}, the hub cannot be reached ({first_line(error)}): connect and try again."
         ) from error
