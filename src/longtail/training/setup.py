@@ -28,7 +28,7 @@ class Setup:
     """A network with its images.
 
     Attributes:
-        model: The network.
+        model: The network, on the device of this process.
         inputs: Images by split, augmented as in training.
         features: Those of its backbone, computed when they are first asked for.
     """
@@ -65,7 +65,7 @@ def set_up(
     decoders = {name: make_decoder(split, name, config.data) for name, split in splits.items()}
     frozen = config.is_on_features_through(min(config.stages))
     inputs = make_inputs(decoders, config.data, engine.device, reporter, once=frozen)
-    model = make_network(config, counts, reporter, resuming=resuming)
+    model = make_network(config, counts, reporter, resuming=resuming).to(engine.home)
     passes = passes or count_passes(config, splits)
     store = FeatureStore(engine, model, inputs, decoders, reporter, seconds, config.data, fixed=frozen, passes=passes)
     return Setup(model, inputs, store)
