@@ -123,6 +123,19 @@ def test_scaling_to_the_recipes_own_length_changes_nothing() -> None:
     assert scale_epochs(config, 200) == config
 
 
+def test_epochs_are_those_of_the_first_stage_that_has_any() -> None:
+    config = load_recipe("cifar-lt/gcl").config
+    config["stage1"]["epochs"] = 0
+    assert scale_epochs(config, 10)["stage2"]["epochs"] == 10
+
+
+def test_stages_before_the_first_that_is_scaled_stay() -> None:
+    config = load_recipe("cifar-lt/gcl").config
+    scaled = scale_epochs(config, 15, first=2)
+    assert scaled["stage1"] == config["stage1"]
+    assert scaled["stage2"]["epochs"] == 15
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_the_shortest_schedules_still_train(epochs: int) -> None:
     config = scale_epochs(load_recipe("cifar-lt/gcl").config, epochs)

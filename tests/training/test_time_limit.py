@@ -21,9 +21,10 @@ from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.models.model import build_model
 from longtail.run.layout import read_config
+from longtail.run.search import NO_MORE, read_search
 from longtail.training import time_estimate
 from longtail.training.launch import start_run
-from longtail.training.loop import Progress, StageRun
+from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.prepared_data import prepare_data
 from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
 
@@ -78,6 +79,27 @@ def test_fine_tuning_that_was_asked_for_is_fitted_to_the_limit_and_the_classifie
     assert short.finetune.optimizer == config.finetune.optimizer
 
 
+def test_a_second_stage_is_shortened_by_its_own_length() -> None:
+    two_stages = {"model.name": "plain-cnn", "stage1.epochs": 200, "stage2.epochs": 30, "stage2.train": "all"}
+    images, limit = {"train": 1000, "test": 100}, TimeLimit(1000.0)
+    for first in (200, 0):
+        config = resolve(two_stages | {"stage1.epochs": first})
+        short = shortened(config, 2, images, limit, images_per_second=20.0)
+        assert short.stage1 == config.stage1
+        assert 15 <= short.stage2.epochs < 20
+
+
+def test_a_stage_of_the_classifier_alone_costs_its_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 20.0)
+    config = resolve({"model.name": "plain-cnn", "stage1.epochs": 0, "stage2.epochs": 30})
+    model: Any = None  # whose rate is given
+    images, enough = {"train": 1000, "test": 100}, 12 + 1.15 * (30 * 1000 / 3 + 100 / 3) / 20
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail)
+    assert fitted == config
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough / 2), QUIET.say)
+    assert 10 < fitted.stage2.epochs < 15
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
     share: float, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +131,44 @@ def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monke
     start_run(trained, tmp_path / "again", QUIET)  # as if it had been of this length from the start
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_stages_after_one_that_is_shortened_are_trained_as_its_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(pace: Pace, stage: StageRun, progress: Progress) -> None:
+        del pace, progress
+        if stage.index == 1:
+            raise TooSlowError(40.0)
+
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6)
+    monkeypatch.setattr(Pace, "on_step_end", late)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    start_run(resolve(small | {"stage2.epochs": 8, "training.time_limit": 150.0}), tmp_path / "run", QUIET)
+    shorter, search = read_config(tmp_path / "run"), read_search(tmp_path / "run")
+    assert 1 <= shorter.stage2.epochs < 8
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert [sum(row.startswith(f"{stage},") for row in rows) for stage in (1, 2)] == [
+        shorter.stage1.epochs,
+        shorter.stage2.epochs,
+    ]
+    assert search is not None
+    assert search.more_time != NO_MORE
+
+
+def test_a_single_epoch_that_is_late_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Callback):
+        begun = 0
+
+        def on_stage_begin(self, stage: StageRun) -> None:
+            self.begun += 1
+            monkeypatch.setattr(TimeLimit, "left", property(lambda _: 0.0))
+
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 1}
+    late = Late()
+    start_run(resolve(small | {"training.time_limit": 150.0}), tmp_path / "run", QUIET, callbacks=[late])
+    assert late.begun == 1
 
 
 def test_a_grid_knows_a_shortened_run_again_and_its_configuration_repeats_it_as_it_is(

@@ -14,7 +14,7 @@ import yaml
 from longtail.config.build import check_value
 from longtail.config.options import Count, Mode, Nested, flatten, merge
 from longtail.config.schema import defaults
-from longtail.config.stage import AUTO_LOSS
+from longtail.config.stage import AUTO_LOSS, section_name
 from longtail.errors import UsageError, as_usage, nearest
 
 ANY_IMAGES = "images/"  # the recipes for no data set in particular
@@ -183,7 +183,7 @@ def base_config(
 
     Args:
         recipe: Name of a recipe, or None.
-        epochs: Scale everything to this many epochs of stage 1, or None.
+        epochs: Scale everything to this many epochs of the first stage that has any, or None.
         mode: How much of the network is trained, see :func:`with_mode`. The recipes of the family ``images`` are in
             mode ``linear`` where none is given.
         model: The network in place of the recipe's. Those of the family ``images`` take over what a timm network was
@@ -208,12 +208,17 @@ def base_config(
     return config if epochs is None else scale_epochs(config, epochs)
 
 
-def scale_epochs(config: Nested, epochs: int) -> Nested:
-    """Return the configuration with stage 1 at ``epochs`` and everything else in proportion.
+def scale_epochs(config: Nested, epochs: int, *, first: int = 1) -> Nested:
+    """Return the configuration with its first stage at ``epochs`` and everything else in proportion.
 
     Milestones and the epochs of later stages are multiplied by the same factor and rounded, at least one epoch where
     there was one before. The warm-up stays as long as it is, for what it takes is steps and not a share of a schedule,
     but takes a quarter of the epochs at most.
+
+    Args:
+        config: Nested values of a run.
+        epochs: Epochs of the first stage that has any.
+        first: Number of the stage to begin with; those before it stay as they are.
 
     Raises:
         UsageError: ``epochs`` is below one.
@@ -226,9 +231,10 @@ def scale_epochs(config: Nested, epochs: int) -> Nested:
         5
     """
     check_value(epochs, Count, "--epochs")
-    factor = epochs / max(config["stage1"]["epochs"], 1)
     scaled = copy.deepcopy(config)
-    for stage in (scaled["stage1"], scaled["stage2"], scaled["finetune"]):
+    stages = [scaled[section_name(number)] for number in range(first, 4)]
+    factor = epochs / next((stage["epochs"] for stage in stages if stage["epochs"]), 1)
+    for stage in stages:
         stage["epochs"] = _scaled(stage["epochs"], factor)
         schedule = stage["schedule"]
         schedule["warmup_epochs"] = min(schedule["warmup_epochs"], stage["epochs"] // 4)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from longtail.config.schema import RunConfig
 from longtail.config.stage import StageConfig
@@ -18,7 +19,7 @@ from longtail.errors import LongtailError
 from longtail.models.heads import build_head
 from longtail.run.layout import write_config
 from longtail.run.portfolio import write_portfolio
-from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, write_search
+from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, read_search, write_search
 from longtail.training.contest import Contest
 from longtail.training.experiment import Experiment
 from longtail.training.head_choice import choose_head
@@ -28,6 +29,8 @@ from longtail.training.presentation import choose_presentation
 from longtail.training.split_evaluation import collect_logits
 from longtail.training.stages import head_name
 from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, fit_to_limit, shortened, without_limit
+
+MORE_EPOCHS: Final = "More time would buy all of the epochs: the first steps were slower than estimated."
 
 
 class AutomaticExperiment(Experiment):
@@ -76,14 +79,19 @@ class AutomaticExperiment(Experiment):
             return
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         evaluated = sum(count for name, count in self.images.items() if name != "train")
+        is_shortest = stage.epochs == 1 and stage is not self.config.finetune  # which may end within an epoch
+        note = self.reporter.say if is_shortest else None
         try:
-            super().train_stage(index, stage, Pace(self.limit, evaluated, self.config.data.image_size), *further)
+            super().train_stage(index, stage, Pace(self.limit, evaluated, self.config.data.image_size, note), *further)
         except TooSlowError as slow:
             self.engine.release()
             self.average = self.recorder = None
             self.model.load_state_dict(before)
             self._go_on_with(shortened(self.config, index, self.images, self.limit, slow.images_per_second))
             write_config(self.out, self.config)
+            search = read_search(self.out)
+            if search is not None and search.more_time == NO_MORE:
+                write_search(self.out, replace(search, more_time=MORE_EPOCHS))
             self.save_checkpoint(Progress(index, state="between stages"))
             shorter = self.stages[index]
             epochs = shorter.epochs * shorter.epoch_share
@@ -161,4 +169,4 @@ class AutomaticExperiment(Experiment):
 
     def _in_time(self, config: RunConfig) -> tuple[RunConfig, str]:
         """Return a configuration that is short enough for the time limit, and what more time would buy."""
-        return fit_to_limit(config, self.images, self.model.to(self.engine.device), self.limit, self.reporter.say)
+        return fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say)

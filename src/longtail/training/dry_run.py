@@ -26,7 +26,7 @@ from longtail.training.network_trials import (
 from longtail.training.prepared_data import describe_data, prepare_data
 from longtail.training.presentation import largest_in_time
 from longtail.training.setup import make_network
-from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit
+from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit, training_passes
 
 
 def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | None = None) -> list[str]:
@@ -59,9 +59,9 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     if through:
         model, batch = make_network(config, prepared.counts, reporter).to(engine.device), through[0].batch_size
         rate = measure_training_rate(model, config.data.image_size, batch, stage=through[0])
-        passes = sum(stage.passes(config.data.image_size) for stage in through)
+        passes = training_passes(config)
         images = len(prepared.data.splits["train"])
-        lines.append(f"training through the network: {rate:.3g} images/s, {passes:g} passes over {images:,} images")
+        lines.append(f"training through the network: {rate:.3g} images/s, {passes:.4g} passes over {images:,} images")
         seconds += 0.0 if frozen else RESERVE + MARGIN * passes * images / rate
     lines += _whole_networks(contest)
     folds = config.data.folds if config.data.is_cross_validation else 1

@@ -178,7 +178,6 @@ class Experiment(Callback):
             if number < index or (number == index and self.progress.state != "between stages"):
                 set_trainable(self.model, stage, self.config.model)
         checkpoint.load_weights(self.model, state.take("model"), f"the model {self.config.model.name!r}")
-        self.model.to(self.engine.home)
         epochs = self.stages[index].epochs if index in self.stages else 0
         self.reporter.say(f"resuming {self.progress.describe(epochs)}")
 
@@ -186,10 +185,10 @@ class Experiment(Callback):
 
     def train(self) -> None:
         """Train the stages that are left, each from the weights of the one before."""
-        for index, stage in self.stages.items():
+        for index in list(self.stages):  # a stage may shorten those after it
             if index < self.progress.stage:
                 continue
-            self.train_stage(index, stage)
+            self.train_stage(index, self.stages[index])
             if index != self.last_stage:
                 self.evaluate(index)
                 if self.engine.is_main:  # what another stage 2 can start from
@@ -224,7 +223,6 @@ class Experiment(Callback):
             self.progress = Progress(index)
             torch.manual_seed(step_seed(training.seed, index, 1))  # what is drawn anew has a seed for each stage
             set_trainable(self.model, stage, self.config.model)
-        self.model.to(self.engine.home)
         decay = training.ema_decay if stage.ema_decay is None else stage.ema_decay
         if decay is not None:
             self.average = MovingAverage(self.model, decay)

@@ -136,6 +136,31 @@ def seconds_per_classifier_step(stage: StageConfig, counts: ClassCounts, model: 
     return seconds
 
 
+def cost_of_pass(stage: StageConfig) -> float:
+    """Return what a step on images costs in a stage, as a share of one that trains the whole network.
+
+    Example:
+        >>> cost_of_pass(StageConfig(train="all")), round(cost_of_pass(StageConfig(train="classifier")), 2)
+        (1.0, 0.33)
+    """
+    return 1.0 if stage.train == "all" else FORWARD_SHARE
+
+
+def training_passes(config: RunConfig, first: int = 1) -> float:
+    """Return how often the stages on images pass these through the network, in passes that train all of it.
+
+    Args:
+        config: Of the run.
+        first: Number of the stage to begin with.
+
+    Example:
+        >>> training_passes(build({"stage1": {"epochs": 10}, "stage2": {"epochs": 3, "train": "classifier"}}))
+        11.0
+    """
+    stages = [stage for number, stage in config.stages.items() if number >= first and not stage.cached_views]
+    return sum(cost_of_pass(stage) * stage.passes(config.data.image_size) for stage in stages)
+
+
 class TimeKeeper(Callback):
     """Estimate how long a run takes from its first images, where it begins with features, else from its first steps.
 
@@ -204,7 +229,8 @@ class TimeKeeper(Callback):
         step = seconds / (done - self._first)
         training = step * stage.steps_left(progress)
         now, full = stage.image_size(progress.epoch), self.config.data.image_size
-        step *= (full / (now or full)) ** 2  # of whole images from here on
+        # From here on, of whole images through the whole network.
+        step *= (full / (now or full)) ** 2 / cost_of_pass(self.config.stages[stage.index])
         forward, features = step / stage.batch_size * FORWARD_SHARE, 0.0
         validations = stage.epochs // self.config.training.validate_every if self.config.training.validate_every else 0
         evaluated = validations * self.images.get("validation", 0)
@@ -215,8 +241,7 @@ class TimeKeeper(Callback):
             if index > stage.index and later.cached_views:
                 features += forward * self.images["train"] * later.cached_views
             elif index > stage.index:
-                share = 1.0 if later.train == "all" else FORWARD_SHARE
-                share *= later.passes(full) / (later.epochs * later.epoch_share)
+                share = cost_of_pass(later) * later.passes(full) / (later.epochs * later.epoch_share)
                 training += share * step * self._steps(later) * later.batch_size / stage.batch_size
         self.tell(TimeEstimate(features, training + forward * evaluated))
 
@@ -253,11 +278,14 @@ class Pace(Callback):
         limit: The time that there is.
         evaluated: Images that are evaluated after the stage.
         image_size: Side in pixels of these.
+        say: For a stage that cannot be shorter: called once with a note, and nothing is raised.
     """
 
-    def __init__(self, limit: TimeLimit, evaluated: int, image_size: int) -> None:
-        self.limit, self.evaluated, self.image_size = limit, evaluated, image_size
-        self._begun, self._first = 0.0, 0
+    def __init__(
+        self, limit: TimeLimit, evaluated: int, image_size: int, say: Callable[[str], object] | None = None
+    ) -> None:
+        self.limit, self.evaluated, self.image_size, self._say = limit, evaluated, image_size, say
+        self._begun, self._first, self._is_late = 0.0, 0, False
 
     def on_stage_begin(self, stage: StageRun) -> None:
         """Start the clock."""
@@ -267,7 +295,7 @@ class Pace(Callback):
     def on_step_end(self, stage: StageRun, progress: Progress) -> None:
         """Compare the time that the rest of the stage takes at the rate so far with the time that is left."""
         steps, done = stage.epochs * stage.steps, progress.step
-        if progress.epoch or done > max(steps * WATCHED_SHARE, 2):
+        if self._is_late or progress.epoch or done > max(steps * WATCHED_SHARE, 2):
             return
         if not self._first:  # the first step warms up
             self._begun, self._first = time.perf_counter(), done
@@ -278,8 +306,15 @@ class Pace(Callback):
         rate = (done - self._first) * stage.batch_size / seconds
         whole = rate * ((stage.image_size(progress.epoch) or self.image_size) / self.image_size) ** 2
         seconds = stage.steps_left(progress) * stage.batch_size / rate + self.evaluated * FORWARD_SHARE / whole
-        if seconds + RESERVE > self.limit.left:
+        self._is_late = seconds + RESERVE > self.limit.left
+        if not self._is_late:
+            return
+        if self._say is None:
             raise TooSlowError(whole)
+        late = duration_text(seconds + RESERVE - self.limit.left)
+        self._say(
+            f"note: this ends about {late} after the time limit: one epoch is the least, and slower than estimated"
+        )
 
 
 def shortened(
@@ -302,8 +337,7 @@ def shortened(
     """
     evaluated = sum(count for name, count in images.items() if name != "train")
     left = max((limit.left - RESERVE - evaluated * FORWARD_SHARE / images_per_second) / MARGIN, 1.0)
-    ahead = [stage for number, stage in config.stages.items() if number >= index and not stage.cached_views]
-    passes = images["train"] * sum(stage.passes(config.data.image_size) for stage in ahead)
+    passes = images["train"] * training_passes(config, index)
     return _scaled(config, index, min(left * images_per_second / passes, 1.0))
 
 
@@ -315,7 +349,7 @@ def _scaled(config: RunConfig, index: int, share: float) -> RunConfig:
     stage = config.stages[index]
     if stage is config.finetune:
         return replace(config, finetune=with_length(stage, share * stage.epochs * stage.epoch_share))
-    return build(scale_epochs(asdict(config), max(1, int(share * stage.epochs))))
+    return build(scale_epochs(asdict(config), max(1, int(share * stage.epochs)), first=index))
 
 
 def fit_to_limit(
@@ -345,7 +379,7 @@ def fit_to_limit(
     # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
     validations = sum(stage.epochs // every for stage in through) if every else 0
     epochs = sum(stage.epochs * stage.epoch_share for stage in through)
-    passes = images["train"] * sum(stage.passes(config.data.image_size) for stage in through)
+    passes = images["train"] * training_passes(config)
     whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
     fixed = forward * (evaluated * len(stages) + max(stage.cached_views for stage in stages) * images["train"])
     share = min((limit.left - RESERVE - fixed) / whole, 1.0)
