@@ -119,10 +119,10 @@ def test_without_augmentation_it_is_training_through_the_backbone(
         assert (through["head.weight"] - other["head.weight"]).norm() < 0.02 * moved
 
 
-def test_a_resumed_run_has_the_same_views(
+def test_a_resumed_run_has_the_same_views_whatever_stage_1_was_shown(
     two_stages: Callable[..., RunConfig], quiet: Reporter, tmp_path: Path
 ) -> None:
-    config = two_stages(2, "crop-flip", ema_decay=0.9)
+    config = with_options(two_stages(2, "crop-flip", ema_decay=0.9), {"stage1.augmentation": "none"})
     start_run(config, tmp_path / "whole", quiet)
     with pytest.raises(Interrupted):
         start_run(config, tmp_path / "stopped", quiet, callbacks=[CtrlC(2, 1, 4)])
@@ -327,6 +327,16 @@ def test_linear_mode_trains_on_features_computed_once(counted: list[str], tmp_pa
     assert len(counted) == 3  # so does the next run
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(before[key], again[key]) for key in before)
+
+
+@pytest.mark.parametrize("change", [{"policy": "rand-augment"}, {"cutout": 8}])
+def test_features_are_of_images_with_every_change_that_was_asked_for(
+    change: dict[str, Any], counted: list[str], tmp_path: Path, quiet: Reporter
+) -> None:
+    stage = {"cached_views": 1, "epochs": 1}
+    config = mode_config("ce", "linear", "plain-cnn", data={"augmentation": "none", **change}, stage1=stage)
+    start_run(config, tmp_path / "run", quiet)
+    assert counted[0] == "[(4, 0)]"  # seeds of a view, not of plain images
 
 
 def test_features_of_images_made_square_in_another_way_are_others(

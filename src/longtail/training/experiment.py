@@ -200,13 +200,15 @@ class Experiment(Callback):
 
     def _stored_views(self, index: int, stage: StageConfig) -> StoredFeatures:
         """Return the features that a stage trains on; those of evaluation, where images are not augmented."""
-        plain = self.config.data.augmentation == "none" and stage.cached_views == 1
+        if not self.features.fixed:
+            self._show_images(stage)
+        plain = stage.cached_views == 1 and not self.inputs["train"].transform.is_random
         if plain and self.config.is_on_features_through(index):
             return self.features.plain("train", self.stop_if_asked)
         return self.features.views(index, stage.cached_views, self.config.training.seed, self.stop_if_asked)
 
     def _show_images(self, stage: StageConfig) -> None:
-        """Decode the images for a stage that sees them in each epoch, augmented as it asks for."""
+        """Decode the images for a stage that passes them through the network, augmented as it asks for."""
         data = self.config.data
         data = data if stage.augmentation is None else replace(data, augmentation=stage.augmentation)
         if data != self.shown:
