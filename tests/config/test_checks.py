@@ -9,9 +9,10 @@ from mode_config import mode_config
 
 from longtail.config.build import build
 from longtail.config.checks import check_config
-from longtail.config.recipes import list_recipes, load_recipe
+from longtail.config.options import merge
+from longtail.config.recipes import base_config, list_recipes, load_recipe
 from longtail.config.schema import RunConfig
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 
 def changed(key: str, value: Any) -> RunConfig:
@@ -99,6 +100,21 @@ def test_names_and_what_has_to_fit_together(values: dict[str, Any], words: str) 
         check_config(build(values))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "values", "words"),
+    [
+        ("cifar-lt/mixup-crt", {"stage2": {"train": "scales"}}, "--stage2.reset_classifier false"),
+        ("cifar-lt/mixup-crt", {"stage2": {"train": "all"}}, "--stage2.reset_classifier false"),
+        ("images/gcl", {"stage2": {"train": "scales"}, "model": {"standardize": True}}, "standardize"),
+        ("images/gcl", {"stage1": {"train": "scales"}}, "--stage1.train scales"),
+    ],
+)
+def test_scales_are_for_a_classifier_that_is_trained_and_stays(recipe: str, values: dict[str, Any], words: str) -> None:
+    config = base_config(recipe, mode="linear" if recipe.startswith("images") else None)
+    with pytest.raises(UsageError, match=words):
+        check_config(build(merge(config, values)))
+
+
 def test_an_unknown_fit_is_refused_with_those_there_are() -> None:
     with pytest.raises(LongtailError, match=r"data\.fit.*'stretch'"):
         build({"data": {"fit": "strech"}})
@@ -121,6 +137,7 @@ def test_every_recipe_passes(name: str) -> None:
         ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
         ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
         ({"stage1": {"optimizer": {"sgd_lr": 0.1}}}, "sgd_lr .*optimizer.name muon"),
+        ({"stage1": {"reset_classifier": True}}, "--stage1.reset_classifier false"),
     ],
 )
 def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:

@@ -70,6 +70,12 @@ def check_config(config: RunConfig) -> None:
         raise UsageError(
             "--model.standardize is for a classifier on stored features: leave it out, or add --mode linear."
         )
+    trained = [stage.train for number, stage in config.stages.items() if number < 3]
+    if trained == ["scales", "classifier"]:
+        raise UsageError(
+            "--stage1.train scales holds the classifier, which --stage2.train classifier then cannot train: set "
+            "--stage1.train classifier, or leave stage 2 out."
+        )
     head: str = config.model.head
     tried = {3: config.finetune} if config.search.finetuning else {}
     for number, stage in (config.stages | tried).items():
@@ -145,6 +151,16 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
 
     if name == "finetune" and stage.train != "all":
         raise UsageError(f"--finetune.train must be all: stages 1 and 2 train the classifier alone, got {stage.train}.")
+    if stage.reset_classifier and stage.train != "classifier":
+        raise UsageError(
+            f"--{name}.reset_classifier is for a stage that trains the classifier alone, not --{name}.train "
+            f"{stage.train}: add --{name}.reset_classifier false, or set --{name}.train classifier."
+        )
+    if stage.train == "scales" and model.standardize:
+        raise UsageError(
+            f"--{name}.train scales does not go together with --model.standardize, whose classifier takes no scales: "
+            f"set --model.standardize false, or --{name}.train classifier."
+        )
     if stage.cached_views and stage.augmentation is not None:
         raise UsageError(
             f"--{name}.augmentation changes the images of a stage that trains through the backbone: set "
