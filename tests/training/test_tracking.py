@@ -13,13 +13,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ctrl_c import CtrlC
 
+from longtail.config.resolve import resolve
 from longtail.config.schema import DataConfig, ModelConfig, RunConfig
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
+from longtail.run.layout import read_config
+from longtail.training import time_estimate
 from longtail.training.launch import resume_run, start_run
 from longtail.training.tracking import Tracking, hyperparameters
 
@@ -254,6 +258,57 @@ def test_trackio_goes_on_under_the_same_name(
 
 
 # --- none -------------------------------------------------------------------------------------------------------------
+
+
+class FakeTracker:
+    """Remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.options = list[dict[str, Any]]()
+        self.steps = list[int]()
+
+    def start(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.options.append(values)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.steps.append(step)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
+    tracker = FakeTracker()
+    monkeypatch.setattr("accelerate.tracking._available_trackers", ["tensorboard"])
+    monkeypatch.setattr(Tracking, "_new_tracker", lambda *_: tracker)
+    return tracker
+
+
+def test_a_run_that_was_shortened_is_logged_as_it_is_trained(
+    fake: FakeTracker, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 60.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    config = resolve(small | {"training.time_limit": 90.0, "training.tracker": "tensorboard"})
+    start_run(config, tmp_path / "run", quiet)
+    epochs = read_config(tmp_path / "run").stage1.epochs
+    assert [options["stage1.epochs"] for options in fake.options] == [epochs]
+    assert fake.steps == [*range(1, epochs + 1), epochs]
+
+
+def test_no_home_is_needed(
+    fake: FakeTracker,
+    tracked: Callable[[str], RunConfig],
+    quiet: Reporter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with Tracking(tracked("tensorboard"), tmp_path, quiet, is_main=True) as tracking:
+        tracking.log({"train_loss": 1.0}, step=1)
+    assert fake.steps == [1]
 
 
 def test_a_tracker_that_is_not_installed_is_named_and_leaves_nothing(

@@ -145,7 +145,8 @@ class Experiment(Callback):
 
     def _go_on_with(self, config: RunConfig) -> None:
         """Take over a configuration that has the same network and images."""
-        self.config, self.stages, self.last_stage, self.time.config = config, config.stages, max(config.stages), config
+        self.config, self.stages, self.last_stage = config, config.stages, max(config.stages)
+        self.time.config = self.tracking.config = config
 
     def _set_up(self, config: RunConfig) -> None:
         """Take over a configuration: build its network and open its images."""

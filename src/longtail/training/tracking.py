@@ -31,14 +31,17 @@ class Tracking(Callback):
     """Logs a run to its tracker; to be used in a ``with`` statement, which ends the tracker's run in any case.
 
     A resumed run continues in the same run of the tracker, whose name is stored in ``tracker.json`` of the RUN folder.
-    A tracker that cannot be reached before training is an error. One that fails later is reported, and the run
-    continues without it.
+    The options are logged when the first stage begins, by which time everything is chosen. A tracker that cannot be
+    reached before training is an error. One that fails later is reported, and the run continues without it.
 
     Args:
         config: The run.
         out: The RUN folder.
         reporter: Messages for the user.
         is_main: Whether this is the process that logs.
+
+    Attributes:
+        config: The run as it is trained; to be replaced where something was chosen or shortened.
 
     Raises:
         LongtailError: The tracker is not installed.
@@ -54,6 +57,7 @@ class Tracking(Callback):
         self.out = out
         self.reporter = reporter
         self._tracker: Any = None
+        self._knows_options = False
         if self.name == "none":
             return
         from accelerate.tracking import get_available_trackers
@@ -69,15 +73,16 @@ class Tracking(Callback):
             return self
         stored = read_tracker(self.out)
         saved = stored.run if stored is not None and stored.tracker == self.name else None
+        # A first epoch is recorded after them, and MLflow takes no other values for them.
+        self._knows_options = saved is not None and (self.out / HISTORY_FILE).is_file()
         # Runs of a grid start together, and the first makes the project that the others would make as well.
-        project = f"{Path.home()} {self.name} {self.config.training.tracker_project}"
+        home = os.path.expanduser("~")  # noqa: PTH111  # without an error where there is none, as in a container
+        project = f"{home} {self.name} {self.config.training.tracker_project}"
         lock = f"longtail-{hashlib.sha256(project.encode()).hexdigest()[:16]}.lock"
         try:
             self._tracker = self._new_tracker(saved or "")
             with FileLock(Path(tempfile.gettempdir()) / lock):
                 self._tracker.start()
-            if saved is None:  # they are there already, and MLflow takes no other values for them
-                self._tracker.store_init_configuration(hyperparameters(self.config))
         except Exception as error:
             raise LongtailError(
                 f"the tracker {self.name} cannot be started ({first_line(error)}): see that it can be reached, or set "
@@ -90,6 +95,13 @@ class Tracking(Callback):
 
     def __exit__(self, *_: object) -> None:
         self._finish()
+
+    def on_stage_begin(self, stage: StageRun) -> None:
+        """Log the options of the run, once."""
+        del stage
+        if not self._knows_options:
+            self._knows_options = True
+            self._send("store_init_configuration", hyperparameters(self.config))
 
     def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
         """Log the line of an epoch."""
@@ -107,11 +119,15 @@ class Tracking(Callback):
             values: Figures by name; anything but numbers, such as a figure that was not measured, is left out.
             step: Epochs of all stages up to now.
         """
+        self._send(
+            "log", {key: float(value) for key, value in values.items() if isinstance(value, int | float)}, step=step
+        )
+
+    def _send(self, method: str, values: Mapping[str, Any], **options: Any) -> None:
         if self._tracker is None:
             return
-        numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
         try:
-            self._tracker.log(numbers, step=step)
+            getattr(self._tracker, method)(values, **options)
         except Exception as error:
             self._say_failed(error)
             self._finish()
