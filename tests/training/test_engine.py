@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from accelerate import PartialState
 from small_stage import cpu
 
 from longtail.models.model import build_model
@@ -32,6 +33,12 @@ def test_every_stage_computes_in_the_precision_of_the_run() -> None:
         engine.release()
         assert set(vars(model)) == names
     assert not torch.equal(model.backbone(images), model.backbone(images).bfloat16().float())
+
+
+def test_each_engine_has_the_device_that_it_was_asked_for() -> None:
+    Engine(cpu())
+    PartialState().device = torch.device("meta")  # as the first of a process on another device leaves it
+    assert Engine(cpu()).accelerator.device.type == "cpu"
 
 
 def test_loss_scaling_of_fp16_is_part_of_where_training_stands() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from longtail.commands.output import destination, messages_apart, print_line, refuse_terminal
 from longtail.config.options import EngineName, WholeNumber
+from longtail.device import is_main_of_run
 from longtail.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def analyze(
     """
     from longtail.console import Reporter
     from longtail.experiments.analyze import analyze_run
-    from longtail.training.engine import is_main_process
 
     words = [word.strip() for word in projection.split(",") if word.strip()]
     if NO_PROJECTION in words and len(words) > 1:
@@ -53,7 +53,7 @@ def analyze(
         refuse_terminal(file.path, "a table of features")
     with messages_apart(file):
         for name in runs:
-            reporter = Reporter(quiet=not is_main_process())
+            reporter = Reporter(quiet=not is_main_of_run())
             target = None if file is None else file.path
             analysis = analyze_run(
                 name,
@@ -64,7 +64,7 @@ def analyze(
                 engine=engine,
                 reporter=reporter,
             )
-            if is_main_process():
+            if is_main_of_run():
                 print_line(f"{Path(name) / 'analysis'}: {_described(analysis)}")
                 if file is not None:
                     print_line(f"features: {file}")

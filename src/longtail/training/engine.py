@@ -161,8 +161,9 @@ class Engine(LocalEngine):
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        # Private: accelerate keeps the precision of the first Accelerator of a process; each run may choose its own.
-        AcceleratorState._reset_state(reset_partial_state=False)
+        # Private: accelerate keeps precision and device of the first Accelerator of a process; each run may choose its
+        # own. Of several processes, the device stays with their group, which is formed once.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         precision = fast_precision(config.device) if config.precision == "auto" else config.precision
         mixed = "no" if precision == "fp32" else precision
         self._timeout = timedelta(seconds=seconds_of(config.timeout, "--training.timeout"))
