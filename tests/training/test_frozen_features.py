@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -214,6 +215,18 @@ def test_a_stopped_computation_keeps_the_parts_that_were_done(tmp_path: Path, mo
     continued = views()
     assert len(ticks) == 3
     assert torch.equal(continued, expected)
+
+
+def test_a_cache_that_cannot_be_used_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(feature_files, "AT_ONCE", 4)
+    split, notes = random_split(10), list[str]()
+    store = feature_store(build_model("plain-cnn", 3).eval(), split, resident(split), augmentation="flip", cache=True)
+    store.reporter = Mock(wraps=store.reporter, say=notes.append)
+    store.views(1, 2, 0)
+    store.plain("train")
+    assert [("cannot be used" in note) for note in notes] == [True]
 
 
 def test_an_image_is_its_bytes_wherever_it_lies(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from longtail.experiments.grid_plan import PlannedRun, state_of
 from longtail.models.model import build_model
 from longtail.run.layout import read_config
 from longtail.run.search import NO_MORE, read_search
-from longtail.training import time_estimate
-from longtail.training.launch import start_run
+from longtail.training import automatic_experiment, time_estimate
+from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.prepared_data import prepare_data
 from longtail.training.time_estimate import Pace, TimeLimit, TooSlowError, shortened
@@ -169,6 +169,30 @@ def test_a_single_epoch_that_is_late_goes_on(tmp_path: Path, monkeypatch: pytest
     late = Late()
     start_run(resolve(small | {"training.time_limit": 150.0}), tmp_path / "run", QUIET, callbacks=[late])
     assert late.begun == 1
+
+
+def test_a_shortened_run_whose_images_have_moved_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 100.0)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
+    resume_run(resolve(small | {"training.time_limit": 90.0}), tmp_path, QUIET, moved=True)
+    made = read_config(tmp_path)
+    assert made.training.time_limit is None
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + made.stage1.epochs < 21
+
+
+@pytest.mark.parametrize("name", ["write_config", "write_search"])
+def test_a_file_that_cannot_be_written_leaves_no_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6)
+    monkeypatch.setattr(automatic_experiment, name, refuse)
+    small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 1}
+    with pytest.raises(OSError, match="space"):
+        start_run(resolve(small | {"training.time_limit": 90.0}), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_grid_knows_a_shortened_run_again_and_its_configuration_repeats_it_as_it_is(

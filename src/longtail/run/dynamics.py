@@ -94,7 +94,7 @@ def epoch_columns(sums: Tensor, scale: float) -> dict[str, npt.NDArray[Any]]:
     """Return the columns of the file of an epoch, a value for each class.
 
     Args:
-        sums: float64 (C, 3 + BINS), from :attr:`Recorder.sums`, of all processes.
+        sums: float64 (C, 3 + BINS), from a ``GradientRecorder``, of all processes.
         scale: Scale of the recorder.
 
     Returns:
@@ -117,7 +117,7 @@ def write_epoch(out: Path, stage: int, epoch: int, sums: Tensor, scale: float) -
 
     Args:
         out: The RUN folder.
-        stage: 1 or 2.
+        stage: 1, 2 or 3.
         epoch: From 1.
         sums: See :func:`epoch_columns`.
         scale: See :func:`epoch_columns`.

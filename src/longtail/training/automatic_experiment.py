@@ -63,8 +63,8 @@ class AutomaticExperiment(Experiment):
         if self.limit.seconds is not None and self.state is None:
             fitted, more_time = self._in_time(config)
             self._go_on_with(without_limit(fitted))
-            write_search(self.out, self._with_more_time(nothing_compared(config), [more_time]))
             write_config(self.out, self.config)
+            write_search(self.out, self._with_more_time(nothing_compared(config), [more_time]))
 
     def train(self) -> None:
         """Choose what is open, and train."""

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -173,6 +173,11 @@ class FeatureStore:
             say=self.reporter.say,
         )
 
+    @cached_property
+    def _warn(self) -> Callable[[str], object]:
+        """Says a note, which each part of each view may repeat, once."""
+        return cache(lambda text: self.reporter.say(f"note: {text}"))
+
     @property
     def runs_on(self) -> ChosenEngine | None:
         """What the features so far are of; None if there are none."""
@@ -287,13 +292,10 @@ class FeatureStore:
                 words = [seeds[view] for view in chosen]
                 return backbone_pass(engine, self.network, inputs, rows, image_seeds, words, tick)
 
-            def warn(text: str) -> None:
-                self.reporter.say(f"note: {text}")
-
             if is_stored:
                 features = torch.empty(views, count, self.model.num_features)
                 contents = Contents("features", self.data.source, self.model.name, count, first_view)
-                views_on_disk(keys, hashes, features, compute, contents, warn, begin)
+                views_on_disk(keys, hashes, features, compute, contents, self._warn, begin)
             else:
                 features = torch.stack(compute(torch.arange(count), range(views)))
         labels = torch.from_numpy(split.labels.copy())

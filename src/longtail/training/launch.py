@@ -12,7 +12,7 @@ from longtail.console import Reporter
 from longtail.data.dataset import ImageData
 from longtail.errors import LongtailError
 from longtail.run import checkpoint
-from longtail.run.layout import WEIGHTS_FILE, refuse_existing, remove_config, write_config
+from longtail.run.layout import SEARCH_FILE, WEIGHTS_FILE, refuse_existing, remove_config, write_config
 from longtail.training.automatic_experiment import AutomaticExperiment
 from longtail.training.engine import Engine
 from longtail.training.experiment import Experiment
@@ -52,6 +52,7 @@ def start_run(
     except BaseException:  # nothing is trained yet: leave no trace, so that the same command works once it is fixed
         if engine.is_main:
             remove_config(out)
+            (out / SEARCH_FILE).unlink(missing_ok=True)
             if not was_there:
                 with suppress(OSError):  # somebody else has put a file there: leave it
                     out.rmdir()
@@ -82,7 +83,7 @@ def resume_run(
         )
     experiment = _kind(config)(config, out, reporter, Engine(config.training), state=state, callbacks=callbacks)
     if moved and experiment.engine.is_main:
-        write_config(out, config)
+        write_config(out, experiment.config)
     return experiment.run()
 
 
