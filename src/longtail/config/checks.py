@@ -73,8 +73,8 @@ def check_config(config: RunConfig) -> None:
     trained = [stage.train for number, stage in config.stages.items() if number < 3]
     if trained == ["scales", "classifier"]:
         raise UsageError(
-            "--stage1.train scales holds the classifier, which --stage2.train classifier then cannot train: set "
-            "--stage1.train classifier, or leave stage 2 out."
+            "--stage1.train scales holds the classifier fixed, and --stage2.train classifier would train it: set "
+            "--stage1.train classifier, or --stage2.epochs 0."
         )
     head: str = config.model.head
     tried = {3: config.finetune} if config.search.finetuning else {}
