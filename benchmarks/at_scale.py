@@ -40,6 +40,7 @@ from samplers import long_tailed_labels, peak_bytes
 from streaming import epoch_seconds, pure_decode_seconds, rates
 
 from longtail.config.resolve import resolve
+from longtail.config.schema import TrainingConfig
 from longtail.console import Interrupted, Reporter
 from longtail.data.dataset import Split
 from longtail.data.loading.loaders import StreamingLoader
@@ -49,6 +50,7 @@ from longtail.data.sources.registry import load_source
 from longtail.data.square import Square
 from longtail.device import cores
 from longtail.models import build_model
+from longtail.training.engine import Engine
 from longtail.training.finetuning import measure_training_rate
 from longtail.training.launch import start_run
 from longtail.training.loop import Callback, Progress, StageRun
@@ -144,7 +146,7 @@ def busy_seconds() -> float:
 def network_alone(flags: argparse.Namespace, classes: int, alone: dict[str, float]) -> Iterator[Row]:
     """Yield the rate of training steps on images in memory."""
     model = build_model(flags.model, classes, "cosine", in_size=flags.size)
-    alone["network"] = measure_training_rate(model, flags.size, 512)
+    alone["network"] = measure_training_rate(model, flags.size, 512, Engine(TrainingConfig(device="cpu")))
     title = f"network alone, {flags.model} at {flags.size} px, {classes:,} classes, training steps"
     yield row(title, alone["network"], None, "images/s", device=CPU)
 

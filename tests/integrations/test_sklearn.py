@@ -37,7 +37,7 @@ from longtail.models.backbones import PlainCNN
 from longtail.predict.predict import predict_images
 from longtail.run.model_files import load_run
 from longtail.run.portfolio import Portfolio
-from longtail.training.portfolio import choose_classifier
+from longtail.training.portfolio import choose_classifier, seconds_to_choose
 
 FAST = {"epochs": 40, "batch_size": 64, "device": "cpu", "random_state": 0}
 SMALL_NETWORK = {"backbone": "plain-cnn", "pretrained": False, "train_backbone": True, "image_size": 8} | FAST
@@ -167,6 +167,17 @@ def test_a_second_stage_that_is_chosen_draws_as_the_user_says(monkeypatch: pytes
     for given in ({}, {"retrain_sampler": "square-root"}):
         LongTailClassifier(epochs=2, random_state=0, device="cpu", **given).fit(FEATURES, LABELS)
     assert drawn == ["shuffle", "class-balanced", "shuffle", "square-root"]
+
+
+@pytest.mark.parametrize(("epochs", "is_chosen"), [(2, True), (8, False)])
+def test_a_choice_that_takes_long_by_the_epochs_that_were_asked_for_is_not_made(
+    epochs: int, is_chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = load_iris(return_X_y=True)
+    longest = seconds_to_choose(len(rows), rows.shape[1], 3, epochs=4, batch_size=32)
+    monkeypatch.setattr("longtail.integrations.sklearn.LONGEST_CHOICE", longest)
+    classifier = LongTailClassifier(epochs=epochs, batch_size=32, random_state=0).fit(rows, labels)
+    assert (classifier.portfolio_ is not None) == is_chosen
 
 
 def test_rows_of_a_group_stay_together_where_a_choice_is_made() -> None:

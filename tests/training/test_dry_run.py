@@ -52,7 +52,7 @@ def test_the_classifiers_are_those_of_the_kind_that_was_asked_for(asked: RunConf
 def test_where_none_will_be_chosen_the_plan_names_the_usual_one(
     asked: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 2_297.0)
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_, **__: 2_297.0)
     options = {"training.time_limit": None, "search.sizes": [], "data.image_size": 8, "data.resize": 8}
     for head, loss in (("auto", "weighted"), ("cosine", "cross-entropy")):
         (line,) = [

@@ -18,7 +18,7 @@ from longtail.run.portfolio import describe_portfolio, read_portfolio, write_por
 from longtail.training.candidates import adjust_head, candidates, run_stages
 from longtail.training.cross_validation import can_choose
 from longtail.training.parallel_heads import train_heads
-from longtail.training.portfolio import choose_classifier, steps_to_choose
+from longtail.training.portfolio import choose_classifier, seconds_to_choose, steps_to_choose
 
 SIZES = (60, 24, 9)
 
@@ -227,3 +227,10 @@ def test_fewer_candidates_go_on_where_the_time_is_short() -> None:
     tried = choose_classifier(rows, labels, counts, counts.groups(), epochs=2, within=0.001)
     assert len(tried.finalists) == 1
     assert len(tried.candidates) == len(candidates(5, 1_200))
+
+
+def test_a_choice_takes_as_long_as_the_epochs_and_batches_that_were_asked_for() -> None:
+    usual = seconds_to_choose(25_000, 1280, 121)
+    assert seconds_to_choose(25_000, 1280, 121, epochs=8, batch_size=512) == usual
+    assert seconds_to_choose(25_000, 1280, 121, epochs=100) > 10 * usual
+    assert seconds_to_choose(25_000, 1280, 121, batch_size=64) > 5 * usual

@@ -183,7 +183,7 @@ def test_of_those_as_good_as_the_best_the_fastest_is_taken(judged: RunConfig, mo
 def test_a_limit_says_how_long_a_choice_may_take_else_half_an_hour(
     limit: float | None, is_chosen: bool, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 5_500.0)
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_, **__: 5_500.0)
     monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
     monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 0.001)
     contest = contest_of(judged, TimeLimit(limit))
@@ -477,7 +477,7 @@ def test_ctrl_c_in_the_trial_stops_the_run_which_then_begins_it_again(
 def test_where_there_is_no_time_to_choose_the_size_is_still_compared(
     asked: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_: 1000.0)
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_, **__: 1000.0)
     monkeypatch.setattr(contest_module, "relative_slowness", lambda: 1.0)
     contest = contest_of(asked, TimeLimit(200.0))
     _, search = choose_presentation(contest)
@@ -494,6 +494,11 @@ def test_without_a_limit_the_load_of_the_machine_decides_nothing(
         monkeypatch.setattr(contest_module, "relative_slowness", lambda slowness=slowness: slowness)
         seconds.append(contest_of(asked).seconds_to_choose(64))
     assert seconds[0] == seconds[1] > 0
+
+
+def test_the_time_of_a_choice_is_that_of_the_epochs_that_were_asked_for(asked: RunConfig) -> None:
+    short, long = (contest_of(with_options(asked, {"stage1.epochs": epochs})) for epochs in (8, 80))
+    assert long.seconds_to_choose(64) > 5 * short.seconds_to_choose(64)
 
 
 def test_until_all_is_chosen_the_configuration_on_disk_is_what_was_asked_for(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_stage import cpu
 
 from longtail.config.schema import RunConfig
-from longtail.config.stage import StageConfig
+from longtail.config.stage import LossConfig, StageConfig
 from longtail.console import Reporter
 from longtail.counts import ClassCounts
 from longtail.data.dataset import Split
@@ -100,6 +101,20 @@ def test_on_features_it_follows_from_the_first_images(
     assert again.time.estimate is None or again.time.estimate.features == 0, "all features are stored"
 
 
+def test_a_choice_counts_by_the_epochs_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "seconds_per_feature", lambda _: 0.001)
+    monkeypatch.setattr(time_estimate, "relative_slowness", lambda: 1.0)
+    training = []
+    for epochs in (8, 80):
+        stage = StageConfig(epochs, 512, train="classifier", cached_views=1, loss=LossConfig("auto"))
+        counts, model = ClassCounts([15_000, 10_000]), build_model("plain-cnn", 2)
+        keeper = TimeKeeper(RunConfig(stage1=stage), {"train": 25_000}, counts, model, Engine(cpu()), lambda _: None)
+        keeper.before_features(10**9, lambda size: size)
+        assert keeper.estimate is not None
+        training.append(keeper.estimate.training)
+    assert training[1] > 5 * training[0] > 0
+
+
 def test_a_long_run_is_told() -> None:
     said: list[str] = []
     keeper = TimeKeeper(
@@ -107,6 +122,7 @@ def test_a_long_run_is_told() -> None:
         {"train": 4},
         ClassCounts([2, 2]),
         build_model("plain-cnn", 2),
+        Engine(cpu()),
         said.append,
     )
     for estimate in (TimeEstimate(5.0, 5.0), TimeEstimate(600.0, 60.0)):

@@ -23,6 +23,7 @@ from longtail.models.model import build_model
 from longtail.run.layout import read_config
 from longtail.run.search import NO_MORE, read_search
 from longtail.training import automatic_experiment, time_estimate
+from longtail.training.engine import Engine
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.prepared_data import prepare_data
@@ -109,11 +110,11 @@ def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
     config = resolve(options | {"finetune.epochs": 1, "finetune.epoch_share": share})
     model: Any = None  # whose rate is given
     enough = 12 + 1.15 * (1000 * share + 2 * 100 / 3 + 1000 / 3) / 20  # the features are one forward pass, a third
-    images = {"train": 1000, "test": 100}
-    fitted, more_time = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail)
+    images, engine = {"train": 1000, "test": 100}, Engine(cpu())
+    fitted, more_time = time_estimate.fit_to_limit(config, images, model, engine, TimeLimit(enough + 1), pytest.fail)
     assert (fitted, more_time) == (config, "")
     with pytest.raises(LongtailError, match="shortest possible"):
-        time_estimate.fit_to_limit(config, images, model, TimeLimit(enough - 1), print)
+        time_estimate.fit_to_limit(config, images, model, engine, TimeLimit(enough - 1), print)
 
 
 def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

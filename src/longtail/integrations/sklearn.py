@@ -420,8 +420,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         counts, (images, size), reporter = self.class_counts_, features.shape, self._reporter()
         given = (None if value is None else int(value) for value in (self.epochs, self.batch_size))
         epochs, batch_size = usual_schedule(size, images, *given)
-        in_time = seconds_to_choose(images, size, counts.num_classes) <= LONGEST_CHOICE
-        if not (in_time and can_choose(labels.numpy(), counts, units, seed)):
+        seconds = seconds_to_choose(images, size, counts.num_classes, self.head, epochs=epochs, batch_size=batch_size)
+        if seconds > LONGEST_CHOICE or not can_choose(labels.numpy(), counts, units, seed):
             plan = candidates(size, images, self.head)[0].plan
             return plan.head, [stage_of(plan, epochs, batch_size)]
         with reporter.bar("choosing a classifier", steps_to_choose(images, epochs, batch_size, self.head)) as bar:

@@ -169,4 +169,4 @@ class AutomaticExperiment(Experiment):
 
     def _in_time(self, config: RunConfig) -> tuple[RunConfig, str]:
         """Return a configuration that is short enough for the time limit, and what more time would buy."""
-        return fit_to_limit(config, self.images, self.model, self.limit, self.reporter.say)
+        return fit_to_limit(config, self.images, self.model, self.engine, self.limit, self.reporter.say)

@@ -116,8 +116,11 @@ class Contest:
 
     @cached_property
     def slowness(self) -> float:
-        """How much slower than the machine of reference this one is."""
-        return relative_slowness()
+        """How much slower than the machine of reference this one is; 1 without a time limit.
+
+        Whether anything is chosen then does not depend on what else a machine does.
+        """
+        return 1.0 if self.limit.seconds is None else relative_slowness()
 
     def set_up(self, presentation: Presentation) -> Setup:
         """Build a network and open the sample as it is shown to it, once."""
@@ -176,16 +179,13 @@ class Contest:
         return MARGIN * self.evaluated * max(self._rates.values(), default=0.0)
 
     def seconds_to_choose(self, num_features: int) -> float:
-        """Return the seconds that choosing a classifier takes; 0 where one was named.
-
-        They are those of this machine where the time is limited, else of the machine of reference: whether anything is
-        chosen then does not depend on what else a machine does.
-        """
+        """Return the seconds that choosing a classifier takes; 0 where one was named."""
         if not self.config.is_to_be_chosen:
             return 0.0
-        classes, head = self.prepared.counts.num_classes, self.config.model.head
-        seconds = seconds_to_choose(self.training_images, num_features, classes, head)
-        return seconds if self.limit.seconds is None else self.slowness * seconds
+        classes, head, stage = self.prepared.counts.num_classes, self.config.model.head, self.config.stage1
+        return self.slowness * seconds_to_choose(
+            self.training_images, num_features, classes, head, epochs=stage.epochs, batch_size=stage.batch_size
+        )
 
     def hindrance(self, num_features: int, within: float) -> str:
         """Say in a clause why no classifier can be chosen; empty if one can.
@@ -213,7 +213,7 @@ class Contest:
         """Return how many images a second fine-tuning takes, measured once."""
         if presentation not in self._training_rates:
             stage, model = self.config.finetune, self.set_up(presentation).model
-            rate = measure_training_rate(model, presentation.size, stage.batch_size, stage=stage)
+            rate = measure_training_rate(model, presentation.size, stage.batch_size, self.engine, stage=stage)
             self._training_rates[presentation] = rate
         return self._training_rates[presentation]
 

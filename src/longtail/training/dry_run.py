@@ -58,7 +58,7 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if through:
         model, batch = make_network(config, prepared.counts, reporter).to(engine.device), through[0].batch_size
-        rate = measure_training_rate(model, config.data.image_size, batch, stage=through[0])
+        rate = measure_training_rate(model, config.data.image_size, batch, engine, stage=through[0])
         passes = training_passes(config)
         images = len(prepared.data.splits["train"])
         lines.append(f"training through the network: {rate:.3g} images/s, {passes:.4g} passes over {images:,} images")

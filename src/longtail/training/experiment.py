@@ -159,7 +159,7 @@ class Experiment(Callback):
             if stage.loss.name != AUTO_LOSS:
                 make_loss(stage, counts, self.model)
         self.images = {name: len(split) for name, split in splits.items()}
-        self.time = TimeKeeper(config, self.images, counts, self.model, self.reporter.say)
+        self.time = TimeKeeper(config, self.images, counts, self.model, self.engine, self.reporter.say)
         self.features.before = self.time.before_features
         self._go_on_with(config)
 

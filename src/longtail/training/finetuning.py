@@ -16,6 +16,7 @@ from longtail.config.stage import AUTO_LOSS, AUTO_SAMPLER, FINETUNING, StageConf
 from longtail.device import seeded
 from longtail.models.depthwise import with_fast_depthwise
 from longtail.models.model import LongTailModel
+from longtail.training.engine import Engine
 from longtail.training.optimizers import make_optimizer
 from longtail.training.stages import set_trainable
 
@@ -72,7 +73,13 @@ def with_length(stage: StageConfig, epochs: float) -> StageConfig:
 
 
 def measure_training_rate(
-    model: LongTailModel, size: int, batch: int, *, seconds: float = 3.0, stage: StageConfig = FINETUNING
+    model: LongTailModel,
+    size: int,
+    batch: int,
+    engine: Engine,
+    *,
+    seconds: float = 3.0,
+    stage: StageConfig = FINETUNING,
 ) -> float:
     """Measure how many images a second training steps of all of a network take, on a copy of it.
 
@@ -80,12 +87,15 @@ def measure_training_rate(
         model: The network, on its device and in its memory layout.
         size: Side of the images in pixels.
         batch: Images per step.
+        engine: Precision of the training.
         seconds: For the measurement; one step before it and one in it are made in any case.
         stage: What is trained, and the optimizer.
 
     Example:
+        >>> from longtail.config.schema import TrainingConfig
         >>> from longtail.models import build_model
-        >>> measure_training_rate(build_model("plain-cnn", 3), size=16, batch=4, seconds=0.0) > 0
+        >>> engine = Engine(TrainingConfig(device="cpu"))
+        >>> measure_training_rate(build_model("plain-cnn", 3), 16, 4, engine, seconds=0.0) > 0
         True
     """
     device = next(model.parameters()).device
@@ -102,7 +112,9 @@ def measure_training_rate(
         network.train()
         while len(steps) < 2 or sum(steps[1:]) < seconds:
             begun = time.perf_counter()
-            torch.autograd.backward(F.cross_entropy(network(images), labels))
+            with engine.accelerator.autocast():  # anew in each step, as it keeps the weights that it has cast
+                logits = network(images)
+            torch.autograd.backward(F.cross_entropy(logits.float(), labels))
             optimizer.step()
             optimizer.zero_grad()
             if device.type == "cuda":

@@ -21,7 +21,6 @@ from longtail.data.dataset import ImageData
 from longtail.data.splits import fold_numbers
 from longtail.errors import LongtailError, first_line
 from longtail.models.candidate_networks import accepted_size
-from longtail.models.model import build_model
 from longtail.run.portfolio import METRIC_WORDS, Portfolio
 from longtail.run.search import Presentation, WholeNetworkResult
 from longtail.training.candidates import classifier_of
@@ -37,6 +36,7 @@ from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import TAUS, HeldOut, Judgment, bootstrap_draws, compare
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.portfolio import judge_candidate
+from longtail.training.setup import make_network
 from longtail.training.time_estimate import FORWARD_SHARE, MARGIN, RESERVE
 
 HELD_OUT: Final = 5  # number of folds, one of which is judged
@@ -165,9 +165,9 @@ def plan_from_nothing(contest: Contest, config: RunConfig) -> Plan:
         config: The configuration that trains the chosen classifier.
     """
     shown = Presentation(contest.config.search.from_nothing, TINY_SIDE, config.data.fit)
-    stage = from_nothing(config, Plan(shown, 1.0, 1.0), contest.training_images, 1.0).stage1
-    model = build_model(shown.network, contest.prepared.counts.num_classes, in_size=shown.size)
-    rate = measure_training_rate(model, shown.size, stage.batch_size, stage=stage)
+    trained, engine = from_nothing(config, Plan(shown, 1.0, 1.0), contest.training_images, 1.0), contest.engine
+    model, stage = make_network(trained, contest.prepared.counts, contest.reporter).to(engine.device), trained.stage1
+    rate = measure_training_rate(model, shown.size, stage.batch_size, engine, stage=stage)
     return Plan(shown, rate, (contest.limit.left - RESERVE) / MARGIN - contest.evaluated * FORWARD_SHARE / rate)
 
 

@@ -26,7 +26,15 @@ LONGEST_CHOICE: Final = 1800.0
 """Seconds; a choice that takes longer is not made where no time limit says how long it may take."""
 
 
-def seconds_to_choose(images: int, features: int, classes: int, head: str = "auto") -> float:
+def seconds_to_choose(
+    images: int,
+    features: int,
+    classes: int,
+    head: str = "auto",
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> float:
     """Estimate the seconds of a choice on two cores: a step takes as long as the weights of all candidates are many.
 
     The logits and the steps themselves count where features are few.
@@ -34,16 +42,42 @@ def seconds_to_choose(images: int, features: int, classes: int, head: str = "aut
     Measured: 11 s for 2,547 x 1,280 features of 23 classes, and 59 s for 25,000 x 1,280 of 121. On one core 62 s for
     464 x 1,280 of 33 classes, which all candidates see in five folds.
 
+    Args:
+        images: Training images.
+        features: Feature size.
+        classes: Number of classes.
+        head: The kind of classifier to choose from; any where ``auto``.
+        epochs: Of each candidate, see :func:`choose_classifier`.
+        batch_size: Images per step, of the same.
+
     Example:
         >>> [round(seconds_to_choose(images, 1280, 33)) for images in (464, 2_500, 25_000)]
         [78, 24, 23]
     """
-    epochs, batch_size = feature_schedule(images)
+    epochs, batch_size = usual_schedule(features, images, epochs, batch_size)
     tried = len(candidates(features, images, head))
     folds = number_of_folds(images)
     whole = tried * folds * number_of_repeats(features, images) if images < SMALL else tried / 2 + _FINALISTS * folds
     steps = steps_to_choose(images, epochs, batch_size, head)
-    return 2.6e-8 * whole * epochs * -(-images // batch_size) * (features + 128) * classes + 0.004 * steps
+    return _seconds_of_training(whole * epochs * -(-images // batch_size), features, classes) + 0.004 * steps
+
+
+def seconds_to_judge(images: int, features: int, classes: int) -> float:
+    """Estimate the seconds of :func:`judge_features` on the machine of :func:`seconds_to_choose`.
+
+    Example:
+        >>> round(seconds_to_judge(2_000, 1280, 33)), round(seconds_to_judge(45_000, 1280, 8_142))
+        (5, 1577)
+    """
+    epochs, batch_size = feature_schedule(images)
+    steps = max(1, epochs // 2) * -(-images // batch_size)
+    tried = len(_quick(features, images)) * number_of_folds(images)
+    return _seconds_of_training(tried * steps, features, classes) + 2 * 0.004 * steps  # for each kind of classifier
+
+
+def _seconds_of_training(steps: float, features: int, classes: int) -> float:
+    """Estimate the seconds of the steps of single classifiers, which train together."""
+    return 2.6e-8 * steps * (features + 128) * classes
 
 
 def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto") -> int:
@@ -185,9 +219,14 @@ def judge_features(
     """
     epochs, batch_size = feature_schedule(len(labels))
     trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
-    quick = [each for each in candidates(features.shape[1], len(labels)) if each.name in _QUICK]
+    quick = _quick(features.shape[1], len(labels))
     judged = trial.run(quick, max(1, epochs // 2), number_of_folds(len(labels)))
     return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
+
+
+def _quick(num_features: int, images: int) -> list[Candidate]:
+    """Return the candidates that features are judged by."""
+    return [each for each in candidates(num_features, images) if each.name in _QUICK]
 
 
 def judge_candidate(

@@ -21,6 +21,7 @@ from longtail.errors import LongtailError
 from longtail.formatting import duration_text
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.models.model import LongTailModel
+from longtail.training.engine import Engine
 from longtail.training.finetuning import measure_training_rate, with_length
 from longtail.training.frozen_features import Trial
 from longtail.training.loop import Callback, Progress, StageRun
@@ -169,6 +170,7 @@ class TimeKeeper(Callback):
         images: Number of images of each split.
         counts: Training images of each class.
         model: The network.
+        engine: Device and precision of the training.
         say: Called once with one line, unless the run is short.
 
     Attributes:
@@ -181,9 +183,11 @@ class TimeKeeper(Callback):
         images: Mapping[str, int],
         counts: ClassCounts,
         model: LongTailModel,
+        engine: Engine,
         say: Callable[[str], object],
     ) -> None:
-        self.config, self.images, self.counts, self.model, self._say = config, images, counts, model, say
+        self.config, self.images, self.counts, self.model = config, images, counts, model
+        self.engine, self._say = engine, say
         self.estimate: TimeEstimate | None = None
         self._begun, self._first = 0.0, 0
 
@@ -197,11 +201,20 @@ class TimeKeeper(Callback):
         for stage in self.config.stages.values():
             if stage.train == "all":
                 size, batch = self.config.data.image_size, stage.batch_size
-                rate_of_steps = measure_training_rate(self.model, size, batch, seconds=TRIAL_SECONDS, stage=stage)
+                rate_of_steps = measure_training_rate(
+                    self.model, size, batch, self.engine, seconds=TRIAL_SECONDS, stage=stage
+                )
                 training += self._steps(stage) * batch / rate_of_steps
                 continue
             if self.config.is_to_be_chosen:
-                choosing = seconds_to_choose(self.images["train"], self.model.num_features, self.counts.num_classes)
+                choosing = seconds_to_choose(
+                    self.images["train"],
+                    self.model.num_features,
+                    self.counts.num_classes,
+                    self.config.model.head,
+                    epochs=stage.epochs,
+                    batch_size=stage.batch_size,
+                )
                 is_limited = self.config.training.time_limit is not None
                 training += relative_slowness() * choosing if is_limited or choosing <= LONGEST_CHOICE else 0.0
             elif stage.cached_views:
@@ -353,7 +366,12 @@ def _scaled(config: RunConfig, index: int, share: float) -> RunConfig:
 
 
 def fit_to_limit(
-    config: RunConfig, images: Mapping[str, int], model: LongTailModel, limit: TimeLimit, say: Callable[[str], object]
+    config: RunConfig,
+    images: Mapping[str, int],
+    model: LongTailModel,
+    engine: Engine,
+    limit: TimeLimit,
+    say: Callable[[str], object],
 ) -> tuple[RunConfig, str]:
     """Return a configuration whose stages are short enough for a time limit, all shortened in the same proportion.
 
@@ -364,6 +382,7 @@ def fit_to_limit(
         config: Of the run.
         images: Number of images of each split.
         model: The network.
+        engine: Precision of the training.
         limit: The time that there is.
         say: Called with one line where anything is shortened.
 
@@ -373,7 +392,7 @@ def fit_to_limit(
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if not through or limit.seconds is None:
         return config, ""
-    rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, stage=through[0])
+    rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, engine, stage=through[0])
     forward, evaluated = MARGIN * FORWARD_SHARE / rate, sum(count for name, count in images.items() if name != "train")
     stages, every = list(config.stages.values()), config.training.validate_every
     # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
