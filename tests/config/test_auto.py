@@ -154,6 +154,23 @@ def test_options_of_fine_tuning_are_those_of_its_trial() -> None:
         read("digits", "--out", "x", "--finetune.sampler", "unheard-of", "--training.time_limit", "600")
 
 
+@pytest.mark.parametrize("given", [["--training.time_limit", "600"], ["--finetune.epochs", "2"]])
+def test_a_loss_of_fine_tuning_that_needs_a_cosine_classifier_leaves_no_other_to_be_chosen(given: list[str]) -> None:
+    words = ["digits", "--out", "x", *given, "--finetune.loss.name"]
+    assert read(*words, "gcl").model.head == "cosine"
+    assert read(*words, "kps", "--model.head", "cosine").model.head == "cosine"
+    assert read(*words, "cross-entropy").model.head == "auto"
+    with pytest.raises(UsageError, match=r"model\.head"):
+        read(*words, "gcl", "--model.head", "linear")
+
+
+def test_sizes_of_fine_tuning_need_the_size_that_they_are_scaled_down_from() -> None:
+    words = ["digits", "--out", "x", "--training.time_limit", "600", "--finetune.image_sizes", "[128, 224]"]
+    with pytest.raises(UsageError, match=r"data\.image_size"):
+        read(*words)
+    assert read(*words, "--data.image_size", "224").finetune.image_sizes == [128, 224]
+
+
 def test_what_the_user_gives_is_not_compared() -> None:
     facts = replace(PHOTOS, elongated=0.5, candidates=(PACKAGED, "timm:resnet50"))
     given = {"data.image_size", "data.fit", "model.name"}

@@ -218,6 +218,43 @@ def test_fine_tuning_that_was_asked_for_needs_an_epoch_from_the_start(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_choice_leaves_the_time_of_the_epoch_that_was_promised(
+    judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: 0.001)
+    monkeypatch.setattr(contest_module, "measure_training_rate", lambda *_, **__: 1.0)
+    monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_, **__: 800.0)
+    plain, tuned = (
+        contest_of(with_options(judged, {"finetune.epochs": epochs}), TimeLimit(1000.0)) for epochs in (0, 4)
+    )
+    epoch = tuned.training_images + tuned.evaluated / 3  # at an image a second
+    left = plain.seconds_left_to_choose(plain.first)
+    assert left - tuned.seconds_left_to_choose(tuned.first) == pytest.approx(1.15 * epoch, abs=5.0)
+    assert (plain.expected_hindrance == "", tuned.expected_hindrance == "") == (True, False)
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 8), (600.0, 8), (1e5, 4)])
+def test_judging_that_takes_long_is_counted_and_left_out_where_there_is_no_time_for_it(
+    limit: float | None, size: int, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest_module, "judge_features", lambda *_, metric, **__: judged_alike(metric, 0.5))
+    monkeypatch.setattr(contest_module, "seconds_to_judge", lambda *_: 1000.0)
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda _, shown: 0.001 * shown.size)
+    options = {"search.networks": [], "search.fits": [], "search.sizes": [4, 8]}
+    contest = contest_of(with_options(judged, options), TimeLimit(limit))
+    config, search = choose_presentation(contest)
+    assert (search is not None) == (size == 4)  # compared, and the fastest of two that are alike
+    assert config.data.image_size == size
+    assert contest.seconds_for_sample(contest.first) > 1000
+    assert search is None or search.presentations[0].minutes > 1000 / 60
+
+
+def test_a_search_of_one_leaves_the_option_as_it_is(judged: RunConfig) -> None:
+    search = {"search.networks": [SECOND], "search.sizes": [4, 8], "search.fits": ["pad"]}
+    contest = contest_of(with_options(judged, search))
+    assert (contest.networks, contest.sizes, contest.fits) == ([FIRST], [4, 8], ["crop"])
+
+
 def test_a_limit_that_is_too_short_for_anything_is_refused_and_leaves_nothing(asked: RunConfig, tmp_path: Path) -> None:
     config = with_options(asked, {"training.time_limit": 1.0})
     with pytest.raises(LongtailError, match="shortest possible"):
@@ -520,13 +557,14 @@ def test_a_transformer_is_offered_sizes_that_it_takes() -> None:
     assert sizes == [98, 126, 154, 224]
 
 
+@pytest.mark.parametrize("place", ["TrialWatch.on_step_end", "finetuned"])
 def test_a_network_that_cannot_be_trained_is_left_out(
-    finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object) -> None:
         raise LongtailError("the loss became NaN")
 
-    monkeypatch.setattr("longtail.training.network_trials.TrialWatch.on_step_end", failing)
+    monkeypatch.setattr(f"longtail.training.network_trials.{place}", failing)
     start_run(finetuned, tmp_path / "run", QUIET)
     assert read_config(tmp_path / "run").finetune.epochs == 0
     assert (tmp_path / "run" / "metrics.json").is_file()

@@ -77,6 +77,11 @@ def resolve(
     named = flatten(merge({} if is_whole(from_file) else from_file, by_name))
     if config.is_to_be_chosen:
         _refuse_what_is_chosen(named)
+    if config.finetune.image_sizes and len(config.search.sizes) > 1:
+        raise UsageError(
+            "--finetune.image_sizes scales images down from --data.image_size, which is still to be chosen: set that "
+            "too, or leave it out."
+        )
     if not (config.finetune.epochs or config.search.finetuning or "reasons" in named):
         _refuse_idle_finetuning(named)
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
@@ -216,10 +221,10 @@ def _lay(config: Nested, options: Mapping[str, Any]) -> Nested:
 def complete(config: RunConfig) -> RunConfig:
     """Check a configuration and return it as it is trained: ``auto`` replaced where the loss or the machine decides.
 
-    ``model.head`` becomes the classifier that stage 1's loss is defined on, ``training.precision`` what is fast here,
-    and a strength of a loss the number that :func:`longtail.losses.resolve_auto` gives for the stage. Paths of
-    images and weights become absolute, so that the run can be read from any folder. A complete configuration stays as
-    it is.
+    ``model.head`` becomes the classifier that stage 1's loss is defined on, or that the loss of fine-tuning needs where
+    that of stage 1 is still to be chosen; ``training.precision`` what is fast here, and a strength of a loss the number
+    that :func:`longtail.losses.resolve_auto` gives for the stage. Paths of images and weights become absolute, so that
+    the run can be read from any folder. A complete configuration stays as it is.
 
     Raises:
         UsageError: A name is unknown, or options do not fit together.
@@ -236,9 +241,12 @@ def complete(config: RunConfig) -> RunConfig:
     options: dict[str, Any] = {"data.source": absolute_source(config.data.source)}
     if config.model.weights:
         options["model.weights"] = str(Path(config.model.weights).absolute())
+    later = config.finetune.loss.name if config.finetune.epochs or config.search.finetuning else AUTO_LOSS
     if config.model.head == "auto" and not config.is_to_be_chosen:
         stage = config.stage1 if config.stage1.epochs else config.stage2
         options["model.head"] = loss_class(stage.loss.name).head
+    elif config.model.head == "auto" and later != AUTO_LOSS and loss_class(later).head == "cosine":
+        options["model.head"] = "cosine"  # fine-tuning goes on with the classifier that is chosen
     if config.training.precision == "auto":
         options["training.precision"] = fast_precision(config.training.device)
     for number, stage in enumerate((config.stage1, config.stage2, config.finetune), start=1):

@@ -216,9 +216,10 @@ class SearchConfig(OptionGroup):
     """What is compared on a sample of the training images before anything is trained; empty once it is decided.
 
     Attributes:
-        networks: Pretrained networks; of one or none, ``model.name`` is taken.
-        sizes: Image sizes in pixels, the smallest first; those that the time limit does not allow are left out.
-        fits: Ways to make an image square.
+        networks: Pretrained networks. Of one or none, ``model.name`` is taken.
+        sizes: Image sizes in pixels, the smallest first; those that the time limit does not allow are left out. Of one
+            or none, ``data.image_size`` is taken.
+        fits: Ways to make an image square. Of one or none, ``data.fit`` is taken.
         finetuning: Try to train the whole network too, where the time limit leaves enough.
         from_nothing: A network that is tried without published weights next to that, where images are tiny.
         images: Most training images of the sample; every class has some.

@@ -26,7 +26,7 @@ from longtail.training.cross_validation import can_choose
 from longtail.training.engine import Engine
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, measure_training_rate
 from longtail.training.judgment import Judgment, compare
-from longtail.training.portfolio import LONGEST_CHOICE, judge_features, seconds_to_choose
+from longtail.training.portfolio import LONGEST_CHOICE, judge_features, seconds_to_choose, seconds_to_judge
 from longtail.training.prepared_data import PreparedData
 from longtail.training.setup import Setup, count_passes, set_up
 from longtail.training.time_estimate import (
@@ -72,10 +72,10 @@ class Contest:
     _training_rates: dict[Presentation, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        search = self.config.search
-        self.networks = search.networks or [self.config.model.name]
-        self.sizes = search.sizes or [self.config.data.image_size]
-        self.fits = search.fits or [self.config.data.fit]
+        search, data = self.config.search, self.config.data
+        self.networks = search.networks if len(search.networks) > 1 else [self.config.model.name]
+        self.sizes = search.sizes if len(search.sizes) > 1 else [data.image_size]
+        self.fits = search.fits if len(search.fits) > 1 else [data.fit]
 
     @cached_property
     def units(self) -> IntArray | None:
@@ -110,9 +110,15 @@ class Contest:
 
     @property
     def can_compare(self) -> bool:
-        """Whether the sample can be divided into folds; several processes cannot time each other."""
+        """Whether the sample can be divided into folds, and be judged; several processes cannot time each other."""
         enough = can_choose(self.sample.labels, self.counts, self.sampled_units, self.config.training.seed)
-        return enough and self.engine.world_size == 1
+        return enough and self.engine.world_size == 1 and not self.is_too_long
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether judging all presentations takes too long, where no time limit says how long it may take."""
+        presentations = len(self.networks) + len(self.sizes) + len(self.fits) - 2
+        return self.limit.seconds is None and presentations * self.seconds_to_judge(self.first) > LONGEST_CHOICE
 
     @cached_property
     def slowness(self) -> float:
@@ -153,7 +159,7 @@ class Contest:
 
     @property
     def for_another_network(self) -> float:
-        """Seconds that the features of the sample may take for each of the other networks."""
+        """Seconds that judging each of the other networks may take."""
         return math.inf if self.limit.seconds is None else SHARE * self.limit.seconds / max(len(self.networks) - 1, 1)
 
     def seconds_per_image(self, presentation: Presentation) -> float:
@@ -162,9 +168,14 @@ class Contest:
             self._rates[presentation] = seconds_per_feature(self.set_up(presentation).features.trial("train"))
         return self._rates[presentation]
 
+    def seconds_to_judge(self, presentation: Presentation) -> float:
+        """Return the seconds of judging the features of the sample."""
+        num_features, classes = self.set_up(presentation).model.num_features, self.counts.num_classes
+        return self.slowness * seconds_to_judge(len(self.sample), num_features, classes)
+
     def seconds_for_sample(self, presentation: Presentation) -> float:
-        """Return the seconds for the features of the sample."""
-        return len(self.sample) * self.seconds_per_image(presentation)
+        """Return the seconds for the features of the sample, and for judging them."""
+        return len(self.sample) * self.seconds_per_image(presentation) + self.seconds_to_judge(presentation)
 
     def seconds_of_run(self, presentation: Presentation) -> float:
         """Return the seconds that a run with a presentation has left to do, by the measured time of an image."""
@@ -173,10 +184,17 @@ class Contest:
             seconds += self.seconds_to_choose(self.set_up(presentation).model.num_features)
         return MARGIN * seconds + RESERVE
 
-    @property
-    def seconds_to_evaluate(self) -> float:
-        """Seconds for the features of the images that are evaluated, at the slowest rate that was measured."""
-        return MARGIN * self.evaluated * max(self._rates.values(), default=0.0)
+    def seconds_left_to_choose(self, presentation: Presentation) -> float:
+        """Return the seconds that choosing a classifier may take.
+
+        The images that are evaluated come after it, at the slowest rate that was measured, and fine-tuning that was
+        asked for, of which :meth:`require_time` has promised an epoch.
+        """
+        if self.limit.seconds is None:
+            return math.inf
+        evaluation = self.evaluated * max(self._rates.values(), default=0.0)
+        after = evaluation + self.seconds_to_finetune(presentation, most=1.0)
+        return self.limit.left - RESERVE - MARGIN * after
 
     def seconds_to_choose(self, num_features: int) -> float:
         """Return the seconds that choosing a classifier takes; 0 where one was named."""
@@ -205,9 +223,8 @@ class Contest:
     def expected_hindrance(self) -> str:
         """Why no classifier will be chosen, even on the fastest presentation; empty if one will."""
         features = self.images * self.seconds_per_image(self.first)
-        return self.hindrance(
-            self.set_up(self.first).model.num_features, (self.limit.left - RESERVE) / MARGIN - features
-        )
+        after = features + self.seconds_to_finetune(self.first, most=1.0)
+        return self.hindrance(self.set_up(self.first).model.num_features, (self.limit.left - RESERVE) / MARGIN - after)
 
     def training_rate(self, presentation: Presentation) -> float:
         """Return how many images a second fine-tuning takes, measured once."""
@@ -256,7 +273,8 @@ class Contest:
         if not self.config.search.finetuning or self.limit.seconds is None:
             return 0.0
         half = self.limit.left / 2
-        is_enough = self.seconds_of_run(self.first) <= half and self.epochs_within(half) >= WORTHWHILE_EPOCHS
+        frozen = self.seconds_for_sample(self.first) + self.seconds_of_run(self.first)
+        is_enough = frozen <= half and self.epochs_within(half) >= WORTHWHILE_EPOCHS
         return half if is_enough else 0.0
 
     def has_time_for(self, presentation: Presentation, within: float = math.inf, before: float = 0.0) -> bool:
@@ -264,7 +282,7 @@ class Contest:
 
         Args:
             presentation: Network, size and fit.
-            within: Seconds that its features of the sample may take.
+            within: Seconds that judging it may take.
             before: Seconds that are spent until then.
         """
         sample = self.seconds_for_sample(presentation)
@@ -276,10 +294,11 @@ class Contest:
 
         Args:
             presentation: Network, size and fit.
-            within: Seconds that its features of the sample may take.
+            within: Seconds that judging it may take.
         """
         setup = self.set_up(presentation)
-        minutes = (self.limit.spent + self.seconds_of_run(presentation)) / 60
+        seconds = self.limit.spent + self.seconds_to_judge(presentation) + self.seconds_of_run(presentation)
+        minutes = seconds / 60
         self.results[presentation] = PresentationResult(presentation, round(minutes, 2))
         if not self.has_time_for(presentation, within):
             return False

@@ -117,7 +117,8 @@ def _whole_networks(contest: Contest) -> list[str]:
     search, images = contest.config.search, contest.training_images
     if not (search.finetuning and contest.can_compare):
         return []
-    left = contest.kept_for_finetuning or contest.limit.left - contest.seconds_of_run(contest.first)
+    frozen = contest.seconds_for_sample(contest.first) + contest.seconds_of_run(contest.first)
+    left = contest.kept_for_finetuning or contest.limit.left - frozen
     rates = {f"the whole network at {contest.first.size} px": (contest.training_rate(contest.first), FEWEST_EPOCHS)}
     if search.from_nothing:
         plan = plan_from_nothing(contest, contest.config)

@@ -6,11 +6,11 @@ from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.models.model import LongTailModel
 from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
+from longtail.run.search import Presentation
 from longtail.training.candidates import with_choice, with_fallback
 from longtail.training.contest import Contest
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.portfolio import choose_classifier, steps_to_choose
-from longtail.training.time_estimate import RESERVE
 
 
 def choose_head(
@@ -29,7 +29,7 @@ def choose_head(
     """
     prepared, reporter = contest.prepared, contest.reporter
     labels, seed = prepared.data.splits["train"].labels, config.training.seed
-    within = contest.limit.left - RESERVE - contest.seconds_to_evaluate
+    within = contest.seconds_left_to_choose(Presentation(config.model.name, config.data.image_size, config.data.fit))
     why = contest.hindrance(model.num_features, within)
     if why:
         changed = complete(with_fallback(config, model.num_features, len(labels), why))

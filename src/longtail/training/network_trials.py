@@ -295,9 +295,9 @@ def try_whole_networks(
     trials, is_late = list[Trial](), False
     for attempt in attempts:
         seconds = TRIAL_SHARE / len(attempts) * attempt.plan.seconds
-        trial = _for_trial(attempt.configure(config, attempt.plan, len(rest), seconds))
         begun = time.perf_counter()
         try:
+            trial = _for_trial(attempt.configure(config, attempt.plan, len(rest), seconds))
             run = train(trial, data, seconds)
         except LateTrialError:
             is_late = True

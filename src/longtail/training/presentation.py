@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from longtail.config.schema import RunConfig
+from longtail.formatting import duration_text
 from longtail.models.candidate_networks import accepted_size
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, Search
 from longtail.training.contest import Contest, with_presentation
+from longtail.training.portfolio import LONGEST_CHOICE
 
 
 def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
@@ -35,12 +37,17 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
             contest.reporter.say(
                 "note: several processes compare no networks, sizes and fits: the first ones are taken"
             )
-        return _without_comparison(contest, largest_in_time(contest)), None
+        elif contest.several and contest.is_too_long:
+            contest.reporter.say(
+                f"note: comparing networks, sizes and fits would take more than {duration_text(LONGEST_CHOICE)}: the "
+                "first ones are taken; add --time-limit to say how long it may take"
+            )
+        return _without_comparison(contest), None
     for size in contest.sizes:
         if not contest.attempt(replace(first, size=size)):
             break
     if not contest.judged:
-        return _without_comparison(contest, first), None
+        return _without_comparison(contest), None
     for fit in contest.fits[1:]:
         contest.attempt(replace(contest.best(), fit=fit))
     for network in contest.networks[1:]:
@@ -92,8 +99,9 @@ def _what_more_time_buys(contest: Contest, chosen: Presentation) -> str:
     )
 
 
-def _without_comparison(contest: Contest, shown: Presentation) -> RunConfig:
+def _without_comparison(contest: Contest) -> RunConfig:
     """Return the configuration with a presentation that was compared with no other."""
+    shown = largest_in_time(contest)
     config = with_presentation(contest.config, shown)
     if shown.size == contest.sizes[-1]:
         return config
