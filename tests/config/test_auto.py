@@ -92,6 +92,10 @@ def test_from_nothing_and_without_a_gpu_training_is_short_and_names_the_remedy(i
     assert choose(replace(PHOTOS, packaged=False, images=images, gpu="H"))[0]["stage1"]["epochs"] == 100
     asked, why = choose(replace(PHOTOS, images=images), mode="scratch")
     assert (asked["model"]["name"], asked["stage1"]["epochs"], "pip" in why[0].reason) == ("resnet20", epochs, False)
+    for facts in (replace(PHOTOS, gpu="H", hub=True), replace(PHOTOS, gpu="H", cached=frozenset({STRONG}))):
+        asked, why = choose(facts, mode="scratch")
+        assert (asked["model"]["name"], asked["model"]["pretrained"]) == ("timm:resnet18", False)
+        assert "weights" not in why[0].reason
     # Where weights are what was asked for, their network is named, so that building it says how to get them.
     needs = choose(replace(PHOTOS, packaged=False), mode="linear")[0]["model"]
     assert (needs["name"], needs["pretrained"]) == (PACKAGED, True)
@@ -123,6 +127,20 @@ def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
     assert all(words in size for words in ("compared", "2,000", "10 minutes"))
     assert "all of the network" in mode
     assert "stays as it is" not in mode  # what is still to be compared has no other reason yet
+
+
+def test_a_loss_that_is_named_leaves_neither_networks_nor_fine_tuning_open() -> None:
+    words = ["digits", "--out", "x", "--training.time_limit", "600", "--recipe", "images/portfolio"]
+    assert read(*words).search.finetuning
+    search = read(*words, "--stage1.loss.name", "gcl").search
+    assert (search.finetuning, search.networks, search.sizes) == (False, [], [96, 128, 160, 224])
+
+
+def test_sizes_that_a_network_does_not_take_are_not_compared() -> None:
+    halo = "timm:halonet26t.a1h_in1k"  # whose blocks of 8 pixels divide 256 alone
+    assert choose(PHOTOS, model=halo, mode="linear", time_limit=600.0)[0]["search"]["sizes"] == []
+    with pytest.raises(UsageError, match="16 pixels"):
+        resolve({"model.name": "timm:convnext_atto", "data.image_size": 32, "search.sizes": [16, 32]})
 
 
 def test_for_tiny_images_a_network_from_nothing_is_tried_too_unless_it_would_replace_what_was_given() -> None:

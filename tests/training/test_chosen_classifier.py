@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import complete, resolve
-from longtail.config.schema import Choice, ModelConfig, RunConfig
+from longtail.config.schema import Choice, ModelConfig, RunConfig, TrainingConfig
 from longtail.config.stage import StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
@@ -30,9 +31,9 @@ from longtail.models.model import build_model
 from longtail.predict.predictor import load
 from longtail.report.page import write_report
 from longtail.run.layout import read_config
-from longtail.run.portfolio import read_portfolio
+from longtail.run.portfolio import NOTHING_TRIED, read_portfolio
 from longtail.run.result import read_run
-from longtail.training.candidates import with_choice, with_fallback
+from longtail.training.candidates import classifier_of, with_choice, with_fallback
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.prepared_data import prepare_data
@@ -169,9 +170,21 @@ def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
     changed = with_fallback(given, 1280, 50, "too few images can be held out")
     assert (changed.stage1.epochs, changed.stage1.batch_size) == (7, 9)
     assert changed.model.standardize
-    assert [each.reason for each in changed.reasons] == ["logit-adjustment, as too few images can be held out", ""]
+    chosen, length = (each.reason for each in changed.reasons if isinstance(each, Choice))
+    assert all(words in chosen for words in ("logit-adjustment", "balanced accuracy", "too few images"))
+    assert length == ""
     cosine = with_fallback(replace(given, model=ModelConfig(head="cosine")), 1280, 50, "too few images can be held out")
     assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "cross-entropy")
+
+
+@pytest.mark.parametrize("num_features", [12, 1280])
+@pytest.mark.parametrize("head", ["auto", "linear", "cosine"])
+def test_for_accuracy_the_usual_loss_balances_nothing(num_features: int, head: Any) -> None:
+    given = RunConfig(model=ModelConfig(head=head), training=TrainingConfig(metric="accuracy"))
+    changed = with_fallback(given, num_features, 50, "too few images can be held out")
+    assert (changed.stage1.loss.name, changed.model.head) == ("cross-entropy", "linear" if head == "auto" else head)
+    nothing = replace(NOTHING_TRIED, metric="accuracy")
+    assert classifier_of(nothing, num_features, 50, head).plan.loss == "cross-entropy"
 
 
 def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Path) -> None:
@@ -183,11 +196,13 @@ def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Pa
                 pixels = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     options = {"data.source": f"folder:{tmp_path / 'photos'}", "data.imbalance_ratio": None}
+    options["training.metric"] = "macro-f1"
     start_run(with_options(asked, options), tmp_path / "run", QUIET)
     tried = read_portfolio(tmp_path / "run")
     assert tried is not None
     assert not tried.candidates
     assert read_config(tmp_path / "run").stage1.loss.name == "weighted"
+    assert tried.metric == "macro-f1"  # as asked for
     config = with_options(asked, options)
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=config)
     assert state_of(planned) == "started"  # not of another configuration; its report is still to be written

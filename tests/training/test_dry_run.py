@@ -54,11 +54,14 @@ def test_where_none_will_be_chosen_the_plan_names_the_usual_one(
 ) -> None:
     monkeypatch.setattr(contest_module, "seconds_to_choose", lambda *_, **__: 2_297.0)
     options = {"training.time_limit": None, "search.sizes": [], "data.image_size": 8, "data.resize": 8}
-    for head, loss in (("auto", "weighted"), ("cosine", "cross-entropy")):
+    asked = with_options(asked, options)
+    for option, value, loss in (
+        ("model.head", "auto", "weighted"),
+        ("model.head", "cosine", "cross-entropy"),
+        ("training.metric", "accuracy", "cross-entropy"),
+    ):
         (line,) = [
-            line
-            for line in describe_plan(with_options(asked, options | {"model.head": head}), QUIET)
-            if line.startswith("classifier")
+            line for line in describe_plan(with_options(asked, {option: value}), QUIET) if line.startswith("classifier")
         ]
         assert loss in line
         assert "38 minutes" in line

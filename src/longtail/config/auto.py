@@ -145,7 +145,8 @@ def choose(
         config["data"] |= {"image_size": image_size or side, "resize": None, "augmentation": "crop-flip"}
     if "data.augmentation" in named and "finetune.augmentation" not in named:
         config["finetune"]["augmentation"] = None
-    config["search"] |= _to_compare(facts, config, named, time_limit, with_mode=not mode)
+    is_chosen = method == PORTFOLIO and leaves_loss_open
+    config["search"] |= _to_compare(facts, config, named, time_limit, with_classifier=is_chosen, with_mode=not mode)
     why_size = "" if image_size else f"{fits}; yours have a median shorter side of {facts.side}"
     steps = config["stage1"]["epochs"] * -(-facts.images // batch)
     why_length = f"{steps:,} steps over {facts.images:,} training images"
@@ -159,7 +160,13 @@ def choose(
 
 
 def _to_compare(
-    facts: Facts, config: Nested, given: Collection[str], time_limit: float | None, *, with_mode: bool
+    facts: Facts,
+    config: Nested,
+    given: Collection[str],
+    time_limit: float | None,
+    *,
+    with_classifier: bool,
+    with_mode: bool,
 ) -> Nested:
     """Return what is compared on a sample of the images before the run: nothing but what the user leaves open.
 
@@ -171,26 +178,29 @@ def _to_compare(
         config: The configuration so far.
         given: Dotted names of all options that the user gave.
         time_limit: Seconds that the command may take, if they are limited.
+        with_classifier: Whether the classifier is open too.
         with_mode: Whether how much of the network is trained is open too.
     """
     from longtail.models.candidate_networks import accepted_size
+    from longtail.models.image_sizes import takes_image_size
 
-    name, size, is_chosen = config["model"]["name"], config["data"]["image_size"], config["recipe"] == PORTFOLIO
+    name, size = config["model"]["name"], config["data"]["image_size"]
     if config["mode"] != "linear" or not name.startswith("timm:"):
         return {}
     search: Nested = {}
-    if is_chosen and not facts.gpu and leaves_network_open(given):
+    if with_classifier and not facts.gpu and leaves_network_open(given):
         others = [each for each in facts.candidates if each != name]
         if "data.image_size" in given:
             others = [each for each in others if accepted_size(each, size) == size]
         search["networks"] = [name, *others] if others else []
     if time_limit is not None and {"data.image_size", "data.resize"}.isdisjoint(given):
-        smaller = {accepted_size(name, each) for each in SMALLER}
-        search["sizes"] = [*sorted(each for each in smaller if each < size), size]
-    if is_chosen and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
+        accepted = sorted({accepted_size(name, each) for each in SMALLER})
+        smaller = [each for each in accepted if each < size and takes_image_size(name, each)]
+        search["sizes"] = [*smaller, size] if smaller else []
+    if with_classifier and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
         search["fits"] = ["crop", "pad", "stretch"]
     is_open = with_mode and "finetune.epochs" not in given
-    search["finetuning"] = is_chosen and is_open and time_limit is not None and not facts.gpu
+    search["finetuning"] = with_classifier and is_open and time_limit is not None and not facts.gpu
     if search["finetuning"] and facts.side <= TINY and leaves_all_open(given):
         search["from_nothing"] = FOR_TINY
     return search
@@ -288,17 +298,17 @@ def _network(facts: Facts, mode: str | None) -> tuple[str, str]:
     if from_nothing and facts.side <= TINY:
         remedy = f"; no pretrained weights at hand, which are better even for these: {_REMEDY}" if none_at_hand else ""
         return FOR_TINY, f"made for small images; yours have a median shorter side of {facts.side}{remedy}"
-    if from_nothing and not facts.gpu:
+    if from_nothing:
         remedy = f"no pretrained weights at hand: {_REMEDY}; " if none_at_hand else ""
+        if facts.gpu:
+            return "timm:resnet18", f"{remedy}a small ResNet for photos, as it starts from nothing"
         return LIGHT, f"{remedy}the smallest of the ResNets, as it starts from nothing and without a GPU"
     if facts.takes_strong:
         return STRONG, f"{facts.gpu} is fast enough for it, and its weights {_whence(facts, STRONG)}"
     if facts.has(PACKAGED):
         larger = "; --download fetches a larger one for the GPU" if facts.gpu and facts.hub else ""
         return PACKAGED, f"its ImageNet weights {_whence(facts, PACKAGED)}{larger}"
-    if not from_nothing:
-        return PACKAGED, f"its weights, 19 MB, are not on this machine: {_REMEDY}"
-    return "timm:resnet18", f"no pretrained weights at hand: {_REMEDY}"
+    return PACKAGED, f"its weights, 19 MB, are not on this machine: {_REMEDY}"
 
 
 def _whence(facts: Facts, name: str) -> str:

@@ -53,7 +53,8 @@ def check_config(config: RunConfig) -> None:
     _check_processes(config)
     with as_usage():
         check_network(model.name)
-        check_image_size(model.name, data.image_size)
+        for size in (data.image_size, *config.search.sizes):
+            check_image_size(model.name, size)
     if model.pretrained and not model.weights and not model.name.startswith(TIMM_PREFIX):
         flag = f"--mode {config.mode}" if config.mode else "--model.pretrained true"
         raise UsageError(

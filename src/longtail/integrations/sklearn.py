@@ -45,7 +45,7 @@ from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.run.portfolio import Portfolio, describe_portfolio
 from longtail.training.backbone_pass import BATCH, backbone_pass
-from longtail.training.candidates import adjust_head, candidates, run_stages, stage_of, usual_schedule
+from longtail.training.candidates import adjust_head, run_stages, stage_of, usual_candidate, usual_schedule
 from longtail.training.cross_validation import can_choose
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
@@ -97,9 +97,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             logit adjustment by cross-validation on the training rows, see
             :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, and where a
             choice would take more than half an hour, it takes the first of the candidates: class weights on at most 256
-            features, else logit adjustment. Where the network is trained, and where ``loss_options``,
-            ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to train, ``auto`` is
-            ``logit-adjustment``.
+            features, else logit adjustment; cross-entropy where ``metric`` is ``accuracy``. Where the network is
+            trained, and where ``loss_options``, ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to
+            train, ``auto`` is ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
         head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.
@@ -422,7 +422,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         epochs, batch_size = usual_schedule(size, images, *given)
         seconds = seconds_to_choose(images, size, counts.num_classes, self.head, epochs=epochs, batch_size=batch_size)
         if seconds > LONGEST_CHOICE or not can_choose(labels.numpy(), counts, units, seed):
-            plan = candidates(size, images, self.head)[0].plan
+            plan = usual_candidate(size, images, self.head, self.metric).plan
             return plan.head, [stage_of(plan, epochs, batch_size)]
         with reporter.bar("choosing a classifier", steps_to_choose(images, epochs, batch_size, self.head)) as bar:
             self.portfolio_ = choose_classifier(

@@ -93,22 +93,33 @@ def check_image_size(name: str, in_size: int) -> None:
     """
     check_build_size(name, in_size)
     name = name.partition("+")[0]
-    bare = name.removeprefix(TIMM_PREFIX)
-    if bare == name or weights_config(bare) is None or has_fixed_size(bare):
-        return
-    if not _takes(name, in_size):
-        larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native_size(bare), _SIZE_STEP)
-        fitting = next((size for size in larger if _takes(name, size)), native_size(bare))
+    if not takes_image_size(name, in_size):
+        native = native_size(name.removeprefix(TIMM_PREFIX))
+        larger = range(in_size // _SIZE_STEP * _SIZE_STEP + _SIZE_STEP, native, _SIZE_STEP)
+        fitting = next((size for size in larger if takes_image_size(name, size)), native)
         raise LongtailError(
             f"{name!r} takes no images of {in_size} pixels: set the image size to {fitting}, for example.",
             options=SIZE_OPTIONS,
         )
 
 
-def _takes(name: str, in_size: int) -> bool:
-    """Whether a network that is built for no certain size takes images of one."""
+def takes_image_size(name: str, in_size: int) -> bool:
+    """Whether a network takes images of a size; for one that is built for a certain size ask :func:`check_build_size`.
+
+    Args:
+        name: As for :func:`check_build_size`.
+        in_size: As there.
+
+    Example:
+        >>> takes_image_size("timm:convnext_atto", 16), takes_image_size("timm:convnext_atto", 32)
+        (False, True)
+    """
+    name = name.partition("+")[0]
+    bare = name.removeprefix(TIMM_PREFIX)
+    if bare == name or weights_config(bare) is None or has_fixed_size(bare):
+        return True
     with suppress(LongtailError):
-        if in_size != native_size(name.removeprefix(TIMM_PREFIX)):
+        if in_size != native_size(bare):
             _probe(name, in_size)
         return True
     return False

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from longtail.config.auto import feature_schedule
+from longtail.config.options import Metric
 from longtail.config.schema import RunConfig
 from longtail.config.stage import LossConfig, OptimizerConfig, ScheduleConfig, StageConfig
 from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
 from longtail.models.heads import StandardizedHead
 from longtail.models.model import LongTailModel
-from longtail.run.portfolio import NOTHING_TRIED, CandidateResult, Portfolio
+from longtail.run.portfolio import METRIC_WORDS, CandidateResult, Portfolio
 from longtail.training.parallel_heads import HeadPlan
 
 FEW_FEATURES: Final = 256
@@ -122,8 +123,27 @@ def usual_schedule(
     return epochs or usual[0], batch_size or usual[1]
 
 
+def usual_candidate(num_features: int, images: int, head: str = "auto", metric: Metric = "balanced") -> Candidate:
+    """Return the classifier that is trained where none can be chosen: the first of the candidates.
+
+    For ``accuracy``, for which classes are not to be balanced, it is the first with cross-entropy.
+
+    Args:
+        num_features: Feature size D.
+        images: Training images N.
+        head: The kind of classifier, as for :func:`candidates`.
+        metric: What it is for.
+
+    Example:
+        >>> [usual_candidate(1280, 50, metric=metric).name for metric in ("balanced", "accuracy")]
+        ['logit-adjustment', 'cross-entropy']
+    """
+    tried = candidates(num_features, images, head)
+    return next(each for each in tried if metric != "accuracy" or each.plan.loss == "cross-entropy")
+
+
 def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: str = "auto") -> Candidate:
-    """Return the chosen classifier; the first of the candidates where nothing could be tried.
+    """Return the chosen classifier; the usual one where nothing could be tried.
 
     Args:
         portfolio: The choice.
@@ -136,10 +156,9 @@ def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: st
         >>> [classifier_of(NOTHING_TRIED, 1280, 50, head).name for head in ("auto", "cosine")]
         ['logit-adjustment', 'cosine cross-entropy']
     """
-    tried = candidates(num_features, images, head)
     if not portfolio.candidates:
-        return tried[0]
-    choice = portfolio.choice
+        return usual_candidate(num_features, images, head, portfolio.metric)
+    choice, tried = portfolio.choice, candidates(num_features, images, head)
     return next(each for each in tried if (each.name, each.plan.lr) == (choice.name, choice.lr))
 
 
@@ -201,7 +220,7 @@ def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
 
 
 def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -> RunConfig:
-    """Return the configuration of a run that trains the first of the candidates, where nothing can be chosen.
+    """Return the configuration of a run that trains the usual classifier, where nothing can be chosen.
 
     Args:
         config: The configuration that left the classifier to be chosen.
@@ -213,13 +232,14 @@ def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -
         >>> with_fallback(RunConfig(), 1280, 50, "too few images can be held out").stage1.loss.name
         'logit-adjustment'
     """
-    plan = classifier_of(NOTHING_TRIED, num_features, images, config.model.head).plan
+    metric = config.training.metric
+    plan = usual_candidate(num_features, images, config.model.head, metric).plan
     stage = replace(
         stage_of(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
     )
     model = replace(config.model, head="cosine" if plan.head == "cosine" else "linear", standardize=True)
     changed = replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"))
-    return changed.with_reasons({"recipe": (config.recipe, f"{plan.loss}, as {why}")})
+    return changed.with_reasons({"recipe": (config.recipe, f"{plan.loss} for {METRIC_WORDS[metric]}, as {why}")})
 
 
 def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:

@@ -11,9 +11,9 @@ from longtail.console import Reporter
 from longtail.data.dataset import ImageData
 from longtail.formatting import duration_text
 from longtail.models.candidate_networks import accepted_size
-from longtail.run.portfolio import NOTHING_TRIED
+from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation
-from longtail.training.candidates import candidates, classifier_of
+from longtail.training.candidates import candidates, usual_candidate
 from longtail.training.contest import Contest
 from longtail.training.engine import Engine
 from longtail.training.finetuning import MOST_FINETUNING, TRIAL_SHARE, measure_training_rate
@@ -101,8 +101,9 @@ def _classifiers(contest: Contest, num_features: int) -> list[str]:
         return []
     images, head = contest.prepared.counts.total, contest.config.model.head
     if contest.expected_hindrance:
-        usual = classifier_of(NOTHING_TRIED, num_features, images, head)
-        return [f"classifier: {usual.plan.loss}, as {contest.expected_hindrance}"]
+        metric = contest.config.training.metric
+        loss = usual_candidate(num_features, images, head, metric).plan.loss
+        return [f"classifier: {loss} for {METRIC_WORDS[metric]}, as {contest.expected_hindrance}"]
     tried = candidates(num_features, images, head)
     named = [(name, len(list(group))) for name, group in groupby(each.name for each in tried)]
     duration = duration_text(contest.seconds_to_choose(num_features))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from longtail.config.resolve import complete
 from longtail.config.schema import RunConfig
 from longtail.models.model import LongTailModel
-from longtail.run.portfolio import NOTHING_TRIED, Portfolio, describe_portfolio
+from longtail.run.portfolio import METRIC_WORDS, NOTHING_TRIED, Portfolio, describe_portfolio
 from longtail.run.search import Presentation
 from longtail.training.candidates import with_choice, with_fallback
 from longtail.training.contest import Contest
@@ -33,8 +35,9 @@ def choose_head(
     why = contest.hindrance(model.num_features, within)
     if why:
         changed = complete(with_fallback(config, model.num_features, len(labels), why))
-        reporter.say(f"classifier: {changed.stage1.loss.name}, as {why}")
-        return changed, NOTHING_TRIED
+        metric = config.training.metric
+        reporter.say(f"classifier: {changed.stage1.loss.name} for {METRIC_WORDS[metric]}, as {why}")
+        return changed, replace(NOTHING_TRIED, metric=metric)
     stage = config.stage1
     steps = steps_to_choose(len(labels), stage.epochs, stage.batch_size, config.model.head)
     with reporter.bar("choosing a classifier", steps) as bar:
