@@ -83,7 +83,7 @@ def test_a_value_at_the_edge_is_taken(key: str, value: float | None) -> None:
         ({"data": {"fit": "pad", "image_size": 32, "resize": 8}}, "--data.resize"),
         ({"stage1": {"loss": {"name": "glc"}}}, "mean 'gcl'"),
         ({"stage1": {"loss": {"name": "gcl", "options": {"nose": 1}}}}, "mean 'noise'"),
-        ({"stage1": {"loss": {"options": {"scale": -1}}}}, "scale .*at least 0"),
+        ({"stage1": {"loss": {"options": {"scale": -1}}}}, "scale .*above 0"),
         ({"stage1": {"loss": {"options": {"reduction": "sum"}}}}, "reduction .*'mean'"),
         ({"stage1": {"loss": {"name": "gcl"}}, "model": {"head": "linear"}}, "--model.head cosine"),
         ({"stage2": {"epochs": 1, "loss": {"name": "gcl"}}}, "'gcl' .*stage2 .* --model.head cosine"),

@@ -95,9 +95,9 @@ def test_a_stage_of_the_classifier_alone_costs_its_forward_passes(monkeypatch: p
     config = resolve({"model.name": "plain-cnn", "stage1.epochs": 0, "stage2.epochs": 30})
     model: Any = None  # whose rate is given
     images, enough = {"train": 1000, "test": 100}, 12 + 1.15 * (30 * 1000 / 3 + 100 / 3) / 20
-    fitted, _ = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough + 1), pytest.fail)
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, Engine(cpu()), TimeLimit(enough + 1), pytest.fail)
     assert fitted == config
-    fitted, _ = time_estimate.fit_to_limit(config, images, model, TimeLimit(enough / 2), QUIET.say)
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, Engine(cpu()), TimeLimit(enough / 2), QUIET.say)
     assert 10 < fitted.stage2.epochs < 15
 
 
@@ -115,6 +115,9 @@ def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
     assert (fitted, more_time) == (config, "")
     with pytest.raises(LongtailError, match="shortest possible"):
         time_estimate.fit_to_limit(config, images, model, engine, TimeLimit(enough - 1), print)
+    less = TimeLimit(enough - 1.15 * 1000 / 3 / 20 + 1)
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, engine, less, pytest.fail, has_features=True)
+    assert fitted == config
 
 
 def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ class AutomaticExperiment(Experiment):
                 config, trials, longer = try_whole_networks(self.contest, config, portfolio, stored, self._train_apart)
                 search, more_time = replace(search, trials=trials), [*more_time, longer]
         if config.finetune.epochs and before.finetune.epochs:  # of a length that the user gave
-            config, longer = self._in_time(config)
+            config, longer = self._in_time(config, has_features=before.is_to_be_chosen)
             more_time.append(longer)
         if search is None and (self.limit.seconds is not None or not before.is_to_be_chosen):
             search = nothing_compared(before)  # else the portfolio records what was asked for
@@ -167,6 +167,7 @@ class AutomaticExperiment(Experiment):
             )
         return TrialRun(logits * trial.record.scale, trial.record.history[-1]["images_per_second"])
 
-    def _in_time(self, config: RunConfig) -> tuple[RunConfig, str]:
+    def _in_time(self, config: RunConfig, *, has_features: bool = False) -> tuple[RunConfig, str]:
         """Return a configuration that is short enough for the time limit, and what more time would buy."""
-        return fit_to_limit(config, self.images, self.model, self.engine, self.limit, self.reporter.say)
+        say = self.reporter.say
+        return fit_to_limit(config, self.images, self.model, self.engine, self.limit, say, has_features=has_features)

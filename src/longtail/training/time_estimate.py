@@ -372,6 +372,8 @@ def fit_to_limit(
     engine: Engine,
     limit: TimeLimit,
     say: Callable[[str], object],
+    *,
+    has_features: bool = False,
 ) -> tuple[RunConfig, str]:
     """Return a configuration whose stages are short enough for a time limit, all shortened in the same proportion.
 
@@ -385,6 +387,7 @@ def fit_to_limit(
         engine: Precision of the training.
         limit: The time that there is.
         say: Called with one line where anything is shortened.
+        has_features: The features of the training images are there already.
 
     Raises:
         LongtailError: There is no time for an epoch; the shortest possible limit is named.
@@ -400,7 +403,8 @@ def fit_to_limit(
     epochs = sum(stage.epochs * stage.epoch_share for stage in through)
     passes = images["train"] * training_passes(config)
     whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
-    fixed = forward * (evaluated * len(stages) + max(stage.cached_views for stage in stages) * images["train"])
+    views = 0 if has_features else max(stage.cached_views for stage in stages)
+    fixed = forward * (evaluated * len(stages) + views * images["train"])
     share = min((limit.left - RESERVE - fixed) / whole, 1.0)
     if share < min(1 / epochs, 1):
         shortest = limit.spent + RESERVE + fixed + whole * min(1 / epochs, 1)
