@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,31 @@ def test_a_conversion_is_reported_to_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     telemetry = pytest.importorskip("openvino_telemetry", reason="openvino-telemetry is not installed")
     monkeypatch.setattr(telemetry.Telemetry, "init", lambda *_, **__: pytest.fail("telemetry was started"))
     assert compiled(build_model("plain-cnn", 5).eval(), 12, store=False).takes_pixels
+
+
+ENDS_IN_A_THREAD = """
+import signal, threading
+import faulthandler
+from longtail.models import build_model
+from longtail.models.inference_engine import compile_backbone
+from longtail.models.preprocessing import Preprocessing
+
+faulthandler.enable()
+signal.signal(signal.SIGINT, lambda *_: print("told"))
+look = Preprocessing(8, (0.5,) * 3, (0.5,) * 3)
+held = [compile_backbone(build_model("plain-cnn", 3).eval(), look, images=1, engine="openvino", store=False)]
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@needs_openvino
+def test_ctrl_c_works_after_a_network_has_ended_in_another_thread(clean_environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", ENDS_IN_A_THREAD]
+    done = subprocess.run(command, env=clean_environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
 
 
 @needs_openvino

@@ -182,8 +182,6 @@ class OpenVinoBackbone(nn.Module):
     takes_pixels = True
 
     def __init__(self, network: Any, num_features: int, *, precision: Literal["fp32", "bf16"], side: int) -> None:
-        import openvino
-
         super().__init__()
         self.num_features, self.piece, self.shape = (
             num_features,
@@ -200,7 +198,7 @@ class OpenVinoBackbone(nn.Module):
             "ENABLE_CPU_PINNING": threads >= cores(),
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
-        self.compiled = openvino.Core().compile_model(network, "CPU", options)
+        self.compiled = _core().compile_model(network, "CPU", options)
         self.at_once = 2 * threads  # no core waits for the next piece
 
     def forward(self, images: Tensor) -> Tensor:
@@ -374,14 +372,24 @@ def convert(pixels: PixelBackbone, side: int) -> Any:
 
 def _network(pixels: PixelBackbone, side: int, folder: Path | None) -> Any:
     """Read a converted network from its folder, or convert it, into the folder if there is one."""
-    import openvino
-
     if folder is None or not folder.exists():
         network = convert(pixels, side)
         if folder is None or not _save(network, folder):
             return network
     # Also what was just written: what is read gives other last bits.
-    return openvino.Core().read_model(folder / _FILE)
+    return _core().read_model(folder / _FILE)
+
+
+@cache
+def _core() -> Any:
+    """Return OpenVINO's core, one for the whole process.
+
+    Its plugin for CPUs gives the thread that loads it a stack for signals, and frees that stack in whatever thread the
+    plugin ends, the garbage collector's for example. Without it, Ctrl-C would be a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _save(network: Any, folder: Path) -> bool:

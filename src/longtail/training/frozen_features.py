@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -149,6 +149,7 @@ class FeatureStore:
     before: Callable[[int, Trial], object] = lambda *_: None
     _hashes: dict[str, list[bytes]] = field(default_factory=dict, init=False)  # a source's bytes are read once
     _plain: dict[str, StoredFeatures] = field(default_factory=dict, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.passes = self.passes or sum(len(decoder.split) for decoder in self.decoders.values())
@@ -173,10 +174,11 @@ class FeatureStore:
             say=self.reporter.say,
         )
 
-    @cached_property
-    def _warn(self) -> Callable[[str], object]:
-        """Says a note, which each part of each view may repeat, once."""
-        return cache(lambda text: self.reporter.say(f"note: {text}"))
+    def _warn(self, text: str) -> None:
+        """Say a note, which each part of each view may repeat, once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.reporter.say(f"note: {text}")
 
     @property
     def runs_on(self) -> ChosenEngine | None:
