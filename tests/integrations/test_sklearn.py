@@ -408,6 +408,14 @@ def test_verbose_says_what_runs_the_network(
     assert "OpenVINO" in capsys.readouterr().err
 
 
+def test_one_that_was_fitted_on_features_can_be_fitted_on_images(tmp_path: Path) -> None:
+    classifier = LongTailClassifier(**FAST | {"epochs": 1}).fit(FEATURES, LABELS)
+    classifier.set_params(**SMALL_NETWORK | {"epochs": 1}).fit(PIXELS, LABELS)
+    classifier.save(tmp_path / "run")
+    loaded = LongTailClassifier.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.predict(TEST_PIXELS), classifier.predict(TEST_PIXELS))
+
+
 def test_images_are_made_square_as_asked(tmp_path: Path) -> None:
     long = [np.concatenate([pixels, pixels[:, ::-1]], axis=1) for pixels in PIXELS[::4]]  # 16 x 8 pixels
     options = SMALL_NETWORK | {"epochs": 1}

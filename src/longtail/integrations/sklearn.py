@@ -358,6 +358,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             rows, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         else:
             rows, y = sklearn_model.require_images(X), column_or_1d(y, warn=True)
+            for of_features in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
+                vars(self).pop(of_features, None)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
         check_classification_targets(y)
