@@ -359,7 +359,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         else:
             rows, y = sklearn_model.require_images(X), column_or_1d(y, warn=True)
             for of_features in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
-                vars(self).pop(of_features, None)
+                self.__dict__.pop(of_features, None)
             if len(rows) != len(y):
                 raise LongtailError(f"{len(rows)} images do not fit {len(y)} labels: give one label an image.")
         check_classification_targets(y)
