@@ -11,6 +11,7 @@ from rich.table import Table
 
 from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, selective_table
 from longtail.config.options import EngineName, NotNegative, Positive, Share
+from longtail.device import is_main_of_run
 from longtail.formatting import figure_text, signed
 
 
@@ -45,7 +46,6 @@ def adjust(
     """
     from longtail.console import Reporter
     from longtail.experiments.adjust import AdjustmentOptions, adjust_run, reset_run
-    from longtail.training.engine import is_main_process
 
     if reset:
         was_adjusted = reset_run(Path(run))
@@ -60,7 +60,7 @@ def adjust(
         accuracy=threshold_accuracy,
     )
     result = adjust_run(Path(run), options, moved_to=moved_to, engine=engine, reporter=Reporter())
-    if not is_main_process():
+    if not is_main_of_run():
         return
     if json:
         print_json(result)

@@ -112,7 +112,7 @@ def compare(
         recipe: train this recipe first; repeat it
         out: folder of the trained runs
         seeds: runs of each recipe, with seeds from 0 up
-        epochs: epochs of stage 1; the rest scales with it
+        epochs: epochs of the first stage; the rest scales with it
         batch_size: images per step, in stages 1 and 2
         set: option of all runs
         jobs: runs trained at once; 1 on a CPU

@@ -10,6 +10,7 @@ from rich.console import Console
 from longtail.commands import output
 from longtail.commands.arguments import Columns, last_names
 from longtail.config.options import EngineName
+from longtail.device import is_main_of_run
 
 
 def evaluate(
@@ -42,7 +43,6 @@ def evaluate(
     from longtail.console import Reporter
     from longtail.experiments.evaluate import evaluate_run
     from longtail.run.model_files import load_info
-    from longtail.training.engine import is_main_process
 
     summary = evaluate_run(
         Path(run),
@@ -55,7 +55,7 @@ def evaluate(
         engine=engine,
         reporter=Reporter(),
     )
-    if not is_main_process():
+    if not is_main_of_run():
         return
     if json:
         output.print_json(summary)

@@ -74,7 +74,7 @@ def train(
         resume: continue a stopped run; 'auto' begins --out or, where these options have begun it, continues it
         moved_to: new SOURCE of the resumed RUN, if its images have moved
         config: options in a file, such as the configuration of another run
-        epochs: epochs of stage 1; the rest scales with it
+        epochs: epochs of the first stage; the rest scales with it
         batch_size: images per step, in stages 1 and 2
         time_limit: time for the whole command, such as 10m or 1h30m; image size, network and classifier follow from it
         dry_run: print what would be compared and trained, and how long it would take
@@ -307,7 +307,7 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
     """Print an outline, train, and show the result; return the exit status."""
     import torch
 
-    from longtail.training.engine import is_main_process, others_answering
+    from longtail.training.engine import others_answering
 
     for line in output.outline(config):
         reporter.say(line)
@@ -315,7 +315,7 @@ def _finish_training(work: Callable[[], dict[str, Any]], config: RunConfig, out:
         with others_answering(config.training.timeout):
             metrics = work()
     except Interrupted:
-        if is_main_process():  # also where --quiet was asked for
+        if is_main_of_run():  # also where --quiet was asked for
             kept = (
                 "the checkpoint is saved"
                 if any(Path(out).rglob(layout.CHECKPOINT_FOLDER))
@@ -351,9 +351,8 @@ def _show_result(metrics: Mapping[str, Any], config: RunConfig, out: str) -> int
     """Print the result of a trained run, write its report and remove its checkpoints; return the exit status."""
     from longtail.report.page import write_report
     from longtail.training.artifacts import describe
-    from longtail.training.engine import is_main_process
 
-    if not is_main_process():
+    if not is_main_of_run():
         return 0
     if metrics["test"] is not None:
         output.print_line(f"test {describe(metrics['test'])}; {output.IN_BRACKETS}")

@@ -45,7 +45,7 @@ def resolve(
         given: Options that the user gave, by dotted names or nested, each mapping over those before it. An option that
             is named whole, such as ``stage1.loss.options``, replaces what was there.
         file: A configuration file.
-        epochs: Scale everything to this many epochs of stage 1.
+        epochs: Scale everything to this many epochs of the first stage that has any.
         batch_size: Images per step, in stages 1 and 2.
         facts: What automatic choices are made from; without them, nothing is chosen.
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar, cast
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
@@ -385,11 +385,6 @@ class _Shell(nn.Module):
             for context in self.contexts:
                 stack.enter_context(context())
             return self.network(inputs, return_features=return_features)
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks to the user, also before or after an engine lives."""
-    return bool(PartialState().is_main_process)
 
 
 @contextmanager
