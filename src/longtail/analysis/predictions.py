@@ -245,11 +245,10 @@ def accuracy_at_coverage(
         >>> accuracy_at_coverage([0.9, 0.7, 0.7, 0.5], right, np.array([0.25, 0.5, 1.0])).tolist()
         [1.0, 0.75, 0.5]
     """
-    sure = np.asarray(confidence, dtype=np.float64)
-    worth = np.ones(len(sure)) if weight is None else np.asarray(weight, dtype=np.float64)
-    order = np.argsort(-sure, kind="stable")
-    last = np.append(np.diff(sure[order]) != 0, True)  # of each run of equal confidences
-    share, right = (np.cumsum(part[order])[last] / worth.sum() for part in (worth, worth * np.asarray(correct)))
+    order, worth = _surest_first(confidence, weight)
+    sure, is_right = np.asarray(confidence, dtype=np.float64)[order], np.asarray(correct)[order]
+    last = np.append(np.diff(sure) != 0, True)  # of each run of equal confidences
+    share, right = (np.cumsum(part)[last] / worth.sum() for part in (worth, worth * is_right))
     return np.asarray(np.interp(coverage, np.append(0.0, share), np.append(0.0, right)) / coverage, dtype=np.float64)
 
 
@@ -274,11 +273,16 @@ def effective_images(
         >>> effective_images([0.9, 0.8, 0.7, 0.6], np.array([1.0]), [1.0, 1.0, 1.0, 3.0]).tolist()
         [3.0]
     """
-    sure = np.asarray(confidence, dtype=np.float64)
-    worth = np.ones(len(sure)) if weight is None else np.asarray(weight, dtype=np.float64)
-    worth = worth[np.argsort(-sure, kind="stable")] / worth.sum()
+    _, worth = _surest_first(confidence, weight)
+    worth = worth / worth.sum()
     share, squares = (np.append(0.0, np.cumsum(part)) for part in (worth, worth**2))
     return np.asarray(coverage**2 / np.interp(coverage, share, squares), dtype=np.float64)
+
+
+def _surest_first(confidence: npt.ArrayLike, weight: npt.ArrayLike | None) -> tuple[IntArray, FloatArray]:
+    """Return the rows by falling confidence, shape (N,), and the weight of each in that order."""
+    order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
+    return order, np.ones(len(order)) if weight is None else np.asarray(weight, dtype=np.float64)[order]
 
 
 def _resamples(images: int, unit: npt.ArrayLike | None, draws: int, seed: int) -> Iterator[IntArray]:

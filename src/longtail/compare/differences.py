@@ -103,6 +103,13 @@ def are_independent(runs: Runs) -> bool:
     return len({(run.seed, run.record.data_hash) for run in runs}) == len(runs)
 
 
+def were_tested_alike(runs: Runs, baseline: Runs, split: str | None) -> bool:
+    """Whether the runs of both sides may have been measured on the same images of a split."""
+    if split == "test":
+        return all(run.was_tested_as(other) for run in runs for other in baseline)
+    return len({run.record.data_hash for run in (*runs, *baseline)}) == 1
+
+
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
     """Return a figure of ``metrics.json``; None where it was not measured."""
     metrics = run.metrics(split)
@@ -140,12 +147,9 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
     # Predictions are those of the finished run: after an earlier stage they are of another model.
     if matched is not None and math.isclose(matched[0], change.mean, abs_tol=ROUNDED):
         return replace(change, images=matched[1])
-    if split == "test":
-        same_images = all(run.was_tested_as(other) for run in mine for other in base)
-    else:
-        same_images = len({run.record.data_hash for run in (*mine, *base)}) == 1
     first_ends, second_ends = (figure_interval(side, split, key) for side in (mine, base))
-    if (change.seeds is not None and same_images) or first_ends is None or second_ends is None:
+    seeds_decide = change.seeds is not None and were_tested_alike(mine, base, split)
+    if seeds_decide or first_ends is None or second_ends is None:
         return change
     first, second = (fmean(number for run in side if (number := value(run)) is not None) for side in (mine, base))
     return replace(change, images=significance.unpaired_interval(first, first_ends, second, second_ends))
@@ -198,7 +202,7 @@ def prior_between(prior: FloatArray) -> Between:
 def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]]:
     """Divide runs into parts with the same test images: all runs, or one part per pair; none if neither works."""
     for run in (*mine, *base):
-        if run.test is None or run.predictions is None or (run.test.unit != "image" and run.predictions.group is None):
+        if run.test is None or run.predictions is None or (run.test.unit != "image" and run.clusters is None):
             return []
     hashes = [[run.predictions.images for run in side if run.predictions] for side in (mine, base)]
     if len(set(hashes[0] + hashes[1])) == 1:
@@ -208,8 +212,7 @@ def _same_images(mine: Runs, base: Runs) -> list[tuple[Runs, Runs]]:
 
 def _cluster(runs: Runs) -> IntArray | None:
     """Return the cluster of each test image; None if images are independent or clusters were not kept."""
-    clustered = [run for run in runs if run.test is not None and run.test.unit != "image"]
-    return next((run.predictions.group for run in clustered if run.predictions is not None), None)
+    return next((run.clusters for run in runs if run.clusters is not None), None)
 
 
 def _matched(mine: Runs, base: Runs, key: str) -> tuple[float, Ends] | None:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 Kind = Literal["parquet", "webdataset"]
 _REMEDY: Final = "fetch or write it again."
 KINDS: Final[Mapping[str, Kind]] = {".parquet": "parquet", ".tar": "webdataset"}
-_VERSION_KEYS: Final = "ETag etag generation blob_id mtime LastModified last_modified Last-Modified created"
+_VERSION_KEYS: Final = (
+    "ETag",
+    "etag",
+    "generation",
+    "blob_id",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "created",
+)
 """What file systems of fsspec call the version of a file or the time of its last change, what tells most first."""
 
 
@@ -114,7 +124,7 @@ def list_shards(pattern: str) -> ShardFolder:
 
 def _version(entry: Mapping[str, Any]) -> str:
     """Return what tells that a file was written again; empty where its store does not say."""
-    return next((str(entry[key]) for key in _VERSION_KEYS.split() if entry.get(key)), "")
+    return next((str(entry[key]) for key in _VERSION_KEYS if entry.get(key)), "")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from longtail.analysis.columns import Analysis
-from longtail.counts import FEW_IMAGES, ClassCounts, FloatArray, GroupName
+from longtail.counts import FEW_IMAGES, ClassCounts, FloatArray, GroupName, IntArray
 from longtail.errors import LongtailError, resume_hint
 from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
@@ -351,6 +351,13 @@ class RunResult:
     def search(self) -> Search | None:
         """The networks, sizes and fits that were compared; None where none were."""
         return read_search(self.folder)
+
+    @property
+    def clusters(self) -> IntArray | None:
+        """The cluster of each test image, shape (N,); None where images are independent or clusters were not kept."""
+        if self.test is None or self.test.unit == "image" or self.predictions is None:
+            return None
+        return self.predictions.group
 
     def was_tested_as(self, other: RunResult) -> bool:
         """Whether both may have been tested on the same images: nothing that both recorded differs."""

@@ -18,6 +18,7 @@ from longtail.compare.differences import (
     counted_between,
     difference_between,
     prior_between,
+    were_tested_alike,
 )
 from longtail.compare.seeds import mean_interval
 from longtail.compare.table import Comparison, Row
@@ -113,7 +114,7 @@ def mean_diagram(row: Row, part: configurations.Part) -> predictions.Reliability
     for run, each in configurations.known_predictions(row):
         mask = configurations.part_masks(run, each)[part]
         seeds.append((each.confidence[mask], (each.label == each.prediction)[mask]))
-        units.append(None if run.test is None or run.test.unit == "image" or each.group is None else each.group[mask])
+        units.append(None if run.clusters is None else run.clusters[mask])
     diagrams = [predictions.reliability(*seed, unit=unit) for seed, unit in zip(seeds, units, strict=True)]
     pooled = predictions.reliability(*map(np.concatenate, zip(*seeds, strict=True)), draws=0)
     error, interval = np.mean([each.ece for each in diagrams]), mean_interval([each.interval for each in diagrams])
@@ -292,11 +293,10 @@ def priors(comparison: Comparison) -> Section | None:
 
 def _effective_sizes(run: RunResult) -> FloatArray | None:
     """The effective sample size of each class, where test images form clusters that were kept; else None."""
-    each = run.predictions
-    if run.test is None or run.test.unit == "image" or each is None or each.group is None:
+    each, clusters = run.predictions, run.clusters
+    if each is None or clusters is None:
         return None
-    size = effective_sample_size(each.label, each.prediction, each.group, len(run.counts), unit=run.test.unit)
-    return size.images
+    return effective_sample_size(each.label, each.prediction, clusters, len(run.counts), unit="cluster").images
 
 
 def mean_prior_shift(curves: Curves, runs: Runs) -> predictions.PriorShift:
@@ -320,8 +320,7 @@ def _at(curves: Curves, split: str | None, index: int) -> tuple[Measure, Between
             if matched := prior_between(prior)(mine, base):
                 return matched
         # As in the table of results, which says why.
-        same_images = all(run.was_tested_as(other) for run in mine for other in base)
-        if same_images and min(len(mine), len(base)) >= ENOUGH_SEEDS:
+        if min(len(mine), len(base)) >= ENOUGH_SEEDS and were_tested_alike(mine, base, split):
             return None
         return unpaired_interval(*figure(mine), *figure(base))
 
