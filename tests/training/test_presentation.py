@@ -24,6 +24,7 @@ from longtail.config.stage import FINETUNING
 from longtail.console import Interrupted, Reporter
 from longtail.errors import LongtailError
 from longtail.experiments.grid_plan import PlannedRun, state_of
+from longtail.formatting import duration_text
 from longtail.run.layout import read_config
 from longtail.run.portfolio import read_portfolio
 from longtail.run.result import read_run
@@ -37,7 +38,7 @@ from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Progress
 from longtail.training.prepared_data import prepare_data
-from longtail.training.presentation import choose_presentation
+from longtail.training.presentation import choose_presentation, longest_seconds, plan_comparison
 from longtail.training.time_estimate import TimeLimit
 
 QUIET = Reporter(quiet=True)
@@ -169,6 +170,30 @@ def test_fits_and_networks_are_compared_at_the_best_so_far_networks_within_a_ten
     assert isinstance(size, Choice)
     assert (size.value, str(len(tried)) in size.reason) == (8, True)
     assert mode == Choice("mode", "linear", "usual")
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.0])
+def test_a_comparison_says_how_long_it_and_the_run_take_unless_they_are_short(
+    seconds: float, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Contest, "seconds_per_image", lambda *_: seconds)
+    for estimate in ("seconds_to_choose", "seconds_to_judge"):
+        monkeypatch.setattr(contest_module, estimate, lambda *_, **__: 1.0)
+    contest = contest_of(judged)
+    monkeypatch.setattr(contest, "reporter", SimpleNamespace(say=said.append))
+    planned = plan_comparison(contest)
+    assert list(planned) == [
+        Presentation(FIRST, 4, "crop"),
+        Presentation(FIRST, 8, "crop"),
+        Presentation(FIRST, 8, "pad"),
+        Presentation(SECOND, 8, "crop"),
+    ]
+    total = longest_seconds(contest, planned)
+    images = 4 * len(contest.sample) + contest.images
+    assert total > seconds * images
+    choose_presentation(contest)
+    assert ("at most" in said[0] and duration_text(total) in said[0]) == (seconds == 1.0)
 
 
 def test_of_those_as_good_as_the_best_the_fastest_is_taken(judged: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

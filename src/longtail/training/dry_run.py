@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import groupby
 
@@ -10,9 +9,7 @@ from longtail.config.schema import RunConfig
 from longtail.console import Reporter
 from longtail.data.dataset import ImageData
 from longtail.formatting import duration_text
-from longtail.models.candidate_networks import accepted_size
 from longtail.run.portfolio import METRIC_WORDS
-from longtail.run.search import Presentation
 from longtail.training.candidates import candidates, usual_candidate
 from longtail.training.contest import Contest
 from longtail.training.engine import Engine
@@ -24,7 +21,7 @@ from longtail.training.network_trials import (
     plan_from_nothing,
 )
 from longtail.training.prepared_data import describe_data, prepare_data
-from longtail.training.presentation import largest_in_time
+from longtail.training.presentation import longest_seconds, plan_comparison
 from longtail.training.setup import make_network
 from longtail.training.time_estimate import MARGIN, RESERVE, TimeLimit, training_passes
 
@@ -45,15 +42,12 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     lines, seconds, frozen = list[str](), 0.0, config.is_on_features_through(min(config.stages))
     if frozen:
         contest.require_time()
-        planned = _considered(contest)
+        planned = plan_comparison(contest)
         lines.append("network and images:")
         for presentation, is_in_time in planned.items():
-            needed = contest.seconds_of_run(presentation)
             late = "" if is_in_time else ": no time to compare it"
-            lines.append(f"  {presentation}: about {duration_text(needed)} in all{late}")
-            seconds = max(seconds, needed)
-        compared = [each for each, is_in_time in planned.items() if is_in_time]
-        seconds += sum(map(contest.seconds_for_sample, compared)) if len(compared) > 1 else 0.0
+            lines.append(f"  {presentation}: about {duration_text(contest.seconds_of_run(presentation))} in all{late}")
+        seconds = longest_seconds(contest, planned)
         lines += _classifiers(contest, contest.set_up(contest.first).model.num_features)
     through = [stage for stage in config.stages.values() if not stage.cached_views]
     if through:
@@ -67,32 +61,6 @@ def describe_plan(config: RunConfig, reporter: Reporter, source: ImageData | Non
     folds = config.data.folds if config.data.is_cross_validation else 1
     expected = f"about {duration_text(folds * seconds)}" if limit is None else f"at most {duration_text(limit)}"
     return [*lines, f"expected: {expected}{f' for {folds} folds' if folds > 1 else ''}"]
-
-
-def _considered(contest: Contest) -> dict[Presentation, bool]:
-    """Return what is compared, and whether there is time for each.
-
-    Sizes come first; other fits and networks are compared at the best of them, here at the largest in time.
-    """
-    if not (contest.several and contest.can_compare):
-        return {largest_in_time(contest): True}
-    considered, spent, largest = dict[Presentation, bool](), 0.0, contest.first
-
-    def consider(presentation: Presentation, within: float = math.inf) -> float:
-        """Add a presentation; return the seconds that judging it takes."""
-        considered[presentation] = contest.has_time_for(presentation, within, before=spent)
-        return contest.seconds_for_sample(presentation) if considered[presentation] else 0.0
-
-    for size in contest.sizes:
-        shown = replace(contest.first, size=size)
-        spent += consider(shown)
-        largest = shown if considered[shown] else largest
-    for fit in contest.fits[1:]:
-        spent += consider(replace(largest, fit=fit))
-    for network in contest.networks[1:]:
-        other = replace(largest, network=network, size=accepted_size(network, largest.size))
-        spent += consider(other, contest.for_another_network)
-    return considered
 
 
 def _classifiers(contest: Contest, num_features: int) -> list[str]:

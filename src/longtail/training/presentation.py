@@ -15,6 +15,7 @@ from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, Search
 from longtail.training.contest import Contest, with_presentation
 from longtail.training.portfolio import LONGEST_CHOICE
+from longtail.training.time_estimate import SHORTEST
 
 
 def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
@@ -43,6 +44,12 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
                 "first ones are taken; add --time-limit to say how long it may take"
             )
         return _without_comparison(contest), None
+    if contest.limit.seconds is None:  # else the limit says it
+        planned = plan_comparison(contest)
+        seconds = longest_seconds(contest, planned)
+        if seconds >= SHORTEST:
+            text = f"this takes at most about {duration_text(seconds)}"
+            contest.reporter.say(f"{text}: first, {len(planned)} ways to show the images to a network are compared")
     for size in contest.sizes:
         if not contest.attempt(replace(first, size=size)):
             break
@@ -65,6 +72,45 @@ def choose_presentation(contest: Contest) -> tuple[RunConfig, Search | None]:
         more_time=_what_more_time_buys(contest, chosen),
     )
     return _with_reasons(with_presentation(contest.config, chosen), search), search
+
+
+def plan_comparison(contest: Contest) -> dict[Presentation, bool]:
+    """Return what is compared, in order, and whether there is time for each.
+
+    Other fits and networks are compared at the best of the sizes, which is not known before: here at the largest for
+    which there is time. If nothing can be compared, it is the one presentation that a run takes.
+    """
+    if not (contest.several and contest.can_compare):
+        return {largest_in_time(contest): True}
+    planned, spent, largest = dict[Presentation, bool](), 0.0, contest.first
+
+    def plan(presentation: Presentation, within: float = math.inf) -> float:
+        """Add a presentation; return the seconds that judging it takes."""
+        planned[presentation] = contest.has_time_for(presentation, within, before=spent)
+        return contest.seconds_for_sample(presentation) if planned[presentation] else 0.0
+
+    for size in contest.sizes:
+        shown = replace(contest.first, size=size)
+        spent += plan(shown)
+        largest = shown if planned[shown] else largest
+    for fit in contest.fits[1:]:
+        spent += plan(replace(largest, fit=fit))
+    for network in contest.networks[1:]:
+        other = replace(largest, network=network, size=accepted_size(network, largest.size))
+        spent += plan(other, contest.for_another_network)
+    return planned
+
+
+def longest_seconds(contest: Contest, planned: dict[Presentation, bool]) -> float:
+    """Return the seconds of a comparison, and of a run with the slowest presentation that may win it.
+
+    Args:
+        contest: What is compared.
+        planned: What :func:`plan_comparison` returns.
+    """
+    compared = [each for each, is_in_time in planned.items() if is_in_time]
+    comparing = sum(map(contest.seconds_for_sample, compared)) if len(compared) > 1 else 0.0
+    return comparing + max(map(contest.seconds_of_run, planned))
 
 
 def largest_in_time(contest: Contest) -> Presentation:
