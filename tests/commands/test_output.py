@@ -187,8 +187,17 @@ def test_tables_mark_hardly_tested_classes_and_say_how_many_there_are() -> None:
     assert _printed({"accuracy": 0.5}) == [["figure", "value"], ["accuracy", "50.00%"]]
 
 
-def test_json_is_whole_on_a_stream_of_few_letters(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"class": "Käfer"})
-    text = capsys.readouterr().out
-    assert text.isascii()
-    assert json.loads(text) == {"class": "Käfer"}
+@pytest.mark.parametrize(
+    ("name", "encoding", "is_plain"),
+    [("Käfer", "utf-8", True), ("Käfer", "latin-1", True), ("Käfer", "ascii", False), ("K\udce4fer", "utf-8", False)],
+)
+def test_json_has_escapes_for_letters_that_its_stream_does_not_know(
+    name: str, encoding: str, is_plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    print_json({"class": name})
+    stream.seek(0)
+    text = stream.read()
+    assert text.isascii() != is_plain
+    assert json.loads(text) == {"class": name}

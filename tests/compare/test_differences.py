@@ -219,6 +219,20 @@ def test_under_another_prior_images_are_matched_too(tested: Callable[..., Path])
     assert first == pytest.approx(images_interval(ours[:, :100], base[:, :100]), abs=0.01)
 
 
+def test_partners_on_validation_images_of_their_own_are_judged_by_their_seeds(make_run: MakeRun) -> None:
+    folders = [make_run(f"ce-{seed}", seed=seed, data_hash=f"{seed}") for seed in range(3)]
+    folders += [
+        make_run(f"gcl-{seed}", recipe="cifar-lt/gcl", slope=0.5 + 0.01 * seed, seed=seed, data_hash=f"{seed}")
+        for seed in range(3)
+    ]
+    for folder in folders:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(metrics | {"test": None, "validation": metrics["test"]}))
+    change = accuracy(compare_runs(folders))
+    assert change.images is None
+    assert change.seeds is not None
+
+
 BASE, OURS = {0: 0.50, 1: 0.52, 2: 0.60}, {0: 0.51, 1: 0.55, 2: 0.59}
 
 

@@ -115,6 +115,18 @@ def test_varied_options_multiply_the_runs_and_the_resolved_grid_plans_them_again
     assert plan_grid(yaml.safe_load(yaml.safe_dump(grid.spec))) == grid
 
 
+def test_a_grid_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
+    before, now = tmp_path / "before", tmp_path / "now"
+    run = now / "ce" / "seed-0"
+    run.mkdir(parents=True)
+    (now / "grid.yaml").write_text(yaml.safe_dump(plan_grid(spec(out=str(before))).spec))
+    assert read_grid(now / "grid.yaml")["out"] == str(before)  # it holds no run yet
+    (run / "config.yaml").touch()
+    assert read_grid(now / "grid.yaml")["out"] == str(now)
+    before.mkdir()
+    assert read_grid(now / "grid.yaml")["out"] == str(before)
+
+
 @pytest.mark.parametrize(
     ("vary", "baseline", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import sys
@@ -127,8 +128,13 @@ def print_line(text: str, style: str | None = None) -> None:
 
 
 def print_json(values: Any) -> None:
-    """Print values as JSON."""
-    Console().print_json(data=values, allow_nan=False, ensure_ascii=True)  # the stream may know no other letters
+    """Print values as JSON, with letters that the stream may not know as escapes."""
+    console, is_known = Console(), True
+    try:
+        json.dumps(values, ensure_ascii=False).encode(console.encoding)
+    except UnicodeEncodeError:
+        is_known = False
+    console.print_json(data=values, allow_nan=False, ensure_ascii=not is_known)
 
 
 def fail(message: str, status: int = EXIT_FAILED) -> int:

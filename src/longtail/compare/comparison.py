@@ -174,11 +174,11 @@ def evidence_caveats(rows: Sequence[Row], split: str | None) -> Iterator[str]:
         rows: The baseline first.
         split: The split they were measured on.
     """
-    differences = len(rows) - 1
+    differences = sum(row.stage is None for row in rows) - 1
     if differences >= MANY:
         yield (
             f"{differences} rows are compared with {rows[0].name}, each by intervals of its own: where nothing "
-            "differs, about one in twenty is still marked."
+            "differs, up to one in twenty is still marked."
         )
     reasons = {
         "i": f"over the {split} images but not over seeds, which vary too much: add seeds",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from statistics import fmean, variance
 
 import numpy as np
@@ -104,10 +105,13 @@ def are_independent(runs: Runs) -> bool:
 
 
 def were_tested_alike(runs: Runs, baseline: Runs, split: str | None) -> bool:
-    """Whether the runs of both sides may have been measured on the same images of a split."""
-    if split == "test":
-        return all(run.was_tested_as(other) for run in runs for other in baseline)
-    return len({run.record.data_hash for run in (*runs, *baseline)}) == 1
+    """Whether all runs of both sides, or each run and its partner, may have been measured on the same images."""
+
+    def alike(run: RunResult, other: RunResult) -> bool:
+        return run.was_tested_as(other) if split == "test" else run.record.data_hash == other.record.data_hash
+
+    pairs = zip(runs, baseline, strict=False)
+    return all(alike(*pair) for pair in (pairs if len(runs) == len(baseline) else product(runs, baseline)))
 
 
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:

@@ -117,8 +117,9 @@ class Difference:
     def to_the_best_of(self, values: int) -> Difference:
         """Return it with wider intervals, which allow for the best of several values having been picked by its result.
 
-        By Tukey's studentized range: of equal values the best is ahead of some other by chance, the further the more
-        values there are. All differences to the best hold at once with 95%.
+        By Tukey's studentized range, as Games and Howell apply it to differences that each have their own variance: of
+        equal values the best is ahead of some other by chance, the further the more values there are. All differences
+        to the best hold at once with 95%.
 
         Args:
             values: Number of values, the best one included; for two, the intervals stay.
@@ -128,15 +129,15 @@ class Difference:
             >>> [round(end, 3) for end in wider.images]
             [0.002, 0.058]
         """
-        factor = studentized_range(values) / Z
 
-        def widen(interval: Ends | None) -> Ends | None:
-            return interval and (
-                self.mean - factor * (self.mean - interval[0]),
-                self.mean + factor * (interval[1] - self.mean),
-            )
+        def widen(interval: Ends | None, freedom: float) -> Ends | None:
+            if interval is None:
+                return None
+            factor = studentized_range(values, freedom) / t_quantile(freedom)
+            low, high = (self.mean + factor * (end - self.mean) for end in interval)
+            return low, high
 
-        return replace(self, images=widen(self.images), seeds=widen(self.seeds))
+        return replace(self, images=widen(self.images, math.inf), seeds=widen(self.seeds, self.n - 1))
 
     @property
     def is_none(self) -> bool:
@@ -155,21 +156,25 @@ def _excludes_zero(interval: Ends) -> bool:
 
 
 @cache
-def studentized_range(values: int) -> float:
+def studentized_range(values: int, freedom: float = math.inf) -> float:
     """Standard errors of a difference that the largest of all differences among several equal values stays below.
 
-    Tukey, The problem of multiple comparisons, 1953: with 95%, for large samples.
+    With 95%. Tukey, The problem of multiple comparisons, 1953; Games and Howell, Pairwise multiple comparison
+    procedures with unequal n's and/or variances, Journal of Educational Statistics 1, 1976.
 
     Args:
         values: Number of values, at least 2.
+        freedom: Degrees of freedom of the standard error.
 
     Example:
         >>> [round(studentized_range(values), 2) for values in (2, 3, 10)]
         [1.96, 2.34, 3.16]
+        >>> round(studentized_range(2, 2), 2) == round(t_quantile(2), 2)
+        True
     """
     from scipy import stats
 
-    return float(stats.studentized_range.ppf(LEVEL, values, math.inf)) / math.sqrt(2)
+    return float(stats.studentized_range.ppf(LEVEL, values, freedom)) / math.sqrt(2)
 
 
 def t_quantile(freedom: float) -> float:

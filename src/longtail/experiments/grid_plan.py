@@ -123,6 +123,8 @@ class Grid:
 def read_grid(path: str | Path) -> Nested:
     """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
 
+    The ``grid.yaml`` of a grid whose folder was moved leads to the folder that it is in now.
+
     Raises:
         LongtailError: The file is missing, is not a YAML mapping, has an unknown name or a value of the
             wrong type; the line and column are named.
@@ -137,6 +139,10 @@ def read_grid(path: str | Path) -> Nested:
     for section, given in options:
         for key, value in given.items():
             build(nested({key: value}), document.at(f"{section}.{key}"))
+    folder = Path(path).absolute().parent
+    is_moved = Path(spec.out).is_absolute() and not Path(spec.out).exists()
+    if is_moved and any(folder.glob(f"*/seed-*/{CONFIG_FILE}")):
+        return values | {"out": str(folder)}
     return dict(values)
 
 

@@ -180,6 +180,8 @@ def against_first(
         text = f"{words(over_seeds.mean)} under {row.label}"
         if parts and row is not rows[0]:
             change = difference_between(row.runs, rows[0].runs, split, value, between)
+            if change and len(rows) > NAMED:  # the best of them was picked by its result
+                change = change.to_the_best_of(len(rows))
             text += f", {difference_text(change)}"
         parts.append(text)
     return "; ".join(parts)

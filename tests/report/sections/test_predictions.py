@@ -71,6 +71,23 @@ def test_a_lead_on_few_test_images_is_no_clear_difference(make_run):
         assert low < 0 < high
 
 
+def test_priors_of_other_training_counts_have_intervals_around_their_own_difference(make_run):
+    ce, gcl = (
+        first_right([18, 18, 18, 4, 4, 4], [1, 0, 0, 0, 0, 0]),
+        first_right([17] * 3 + [6] * 3, [1, 0, 0, 0, 0, 0]),
+    )
+    folders = [
+        predict(make_run(name, recipe=name, counts=counts), answer)
+        for name, counts, answer in (
+            ("ce", (1000, 500, 200, 50, 10, 1), ce),
+            ("gcl", (10, 9, 8, 7, 6, 5), gcl),
+        )
+    ]
+    for text in priors(compare_runs(folders)).table.rows[1][2::2]:
+        mean, low, high = (float(end.replace("−", "-")) for end in re.findall(r"[+−]?[\d.]+", text))
+        assert low < mean < high
+
+
 def test_classes_of_one_size_have_no_prior_section(make_run):
     assert priors(compare_runs([make_run("ce", counts=[50] * 6)])) is None
 

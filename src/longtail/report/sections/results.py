@@ -35,13 +35,18 @@ def verdict(comparison: Comparison) -> str:
     else:
         best = max(rows, key=_judged)
         text = f"Highest on {split} images: {best.label} reaches {_reached(best, split)}."
+
+    def difference(row: Row, key: str) -> str:
+        change, is_picked_by_it = row.differences[key], split == "validation" or len(validated) < len(rows)
+        return difference_text(change.to_the_best_of(len(rows)) if change and is_picked_by_it else change)
+
     if best is not rows[0]:
         few = best.values["few"] and rows[0].values["few"]
-        text += f" Against {rows[0].label}: {difference_text(best.differences[JUDGED])}"
-        text += f"; on few-shot classes, {difference_text(best.differences['few'])}." if few else "."
+        text += f" Against {rows[0].label}: {difference(best, JUDGED)}"
+        text += f"; on few-shot classes, {difference(best, 'few')}." if few else "."
     else:
         rival = max(rows[1:], key=_judged)
-        text += f" Next is {rival.label}: {difference_text(rival.differences[JUDGED])}."
+        text += f" Next is {rival.label}: {difference(rival, JUDGED)}."
     if len(validated) < len(rows):
         text += " No verdict: without validation images to choose by, the highest on test images flatters itself."
     return text
