@@ -22,6 +22,7 @@ from longtail.config.build import build, read_config_file
 from longtail.config.resolve import complete
 from longtail.console import Interrupted, Reporter
 from longtail.data.loading.loaders import Batch, ResidentLoader
+from longtail.experiments.adjust import AdjustmentOptions, adjust_run
 from longtail.experiments.evaluate import evaluate_run
 from longtail.training.experiment import Experiment
 from longtail.training.launch import start_run
@@ -53,9 +54,10 @@ def work(config: str, out: str, finished: str) -> None:
 
     # Batch normalization, whose statistics differ between the processes while they train.
     normalized = f"{out}-normalized"
-    options = ["--model.name", "resnet20", "--stage1.epochs", "1"]
+    options = ["--model.name", "resnet20", "--stage1.epochs", "1", "--data.validation_fraction", "0.1"]
     assert main(["train", "--config", config, "--out", normalized, "--quiet", *options]) == 0
     evaluate(Path(normalized), Path(normalized) / "evaluated.json")
+    adjust_run(Path(normalized), AdjustmentOptions(tau=0.5))
 
     disagree(
         folder.parent / "disagreeing", {"photos": (("ant", "bee"), ("bee", "cat")), "absent": (("ant", "bee"), ())}

@@ -98,6 +98,16 @@ def test_metrics_of_two_processes_describe_the_saved_model(pair: tuple[Path, Pat
     assert again["nll"] == pytest.approx(noted["nll"], rel=1e-6)
 
 
+def test_an_adjustment_by_two_processes_counts_every_image_once(pair: tuple[Path, Path]) -> None:
+    noted, adjusted = (
+        json.loads((pair[1].with_name("two-normalized") / name).read_text())
+        for name in ("metrics.json", "adjusted.json")
+    )
+    for split in ("validation", "test"):
+        images = [row["test_count"] for row in noted[split]["per_class"]]
+        assert [row["test_count"] for row in adjusted[split]["per_class"]] == images
+
+
 def test_two_processes_stop_together_and_resume_to_the_same_weights(pair: tuple[Path, Path]) -> None:
     straight, stopped = (load_file(run / "model.safetensors") for run in (pair[1], pair[1].with_name("two-stopped")))
     assert all(torch.equal(straight[name], stopped[name]) for name in straight)

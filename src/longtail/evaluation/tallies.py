@@ -35,6 +35,7 @@ class EvaluationMetrics(Metric):
     Args:
         num_classes: Classes C.
         validate_args: Check that every target is a class; on a GPU this waits for the batch.
+        sync_on_compute: Add the sums of all processes; not where each of them was given all images.
 
     Example:
         >>> metric = EvaluationMetrics(num_classes=2)
@@ -53,8 +54,8 @@ class EvaluationMetrics(Metric):
     nll_sum: Tensor
     bins: Tensor
 
-    def __init__(self, num_classes: int, *, validate_args: bool = True) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, *, validate_args: bool = True, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.num_classes = num_classes
         self.validate_args = validate_args
         self.add_state("tallies", torch.zeros(3, num_classes, dtype=torch.int64), dist_reduce_fx="sum")

@@ -179,7 +179,7 @@ def _figures(run: FinishedRun, adjusted: ModelInfo, rows: Split, logits: Tensor,
     right = {}
     for side, info in (("before", adjusted.unadjusted()), ("after", adjusted)):
         scores = info.scores(logits)
-        metric = EvaluationMetrics(len(run.counts))
+        metric = EvaluationMetrics(len(run.counts), sync_on_compute=False)  # each process has the logits of all images
         metric.update(scores, labels)
         prediction = scores.argmax(dim=1).numpy()
         predictions = {"label": label, "prediction": prediction, "index": np.arange(len(label))}
