@@ -38,14 +38,13 @@ class ClusterLostError(LongtailError):
 
 
 @contextmanager
-def connected(address: str, *modules: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """Connect to a cluster, or start one on this machine, and give the module ``ray``; disconnect afterwards.
 
     A cluster that this process is connected to already is used as it is, and stays connected.
 
     Args:
         address: The cluster, such as ``auto`` or ``head:6379``; a new one on this machine when empty.
-        modules: Further modules of Ray to import, such as ``ray.data``.
 
     Raises:
         LongtailError: Ray is not installed, or there is no such cluster.
@@ -61,8 +60,6 @@ def connected(address: str, *modules: str) -> Iterator[Any]:
         os.environ.setdefault(name, value)
     try:
         ray = import_module("ray")
-        for module in modules:
-            import_module(module)
     except ImportError as error:
         raise LongtailError(f"Ray is not installed ({first_line(error)}): pip install 'longtail[ray]'.") from error
     if ray.is_initialized():

@@ -72,6 +72,7 @@ class RunProcess:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+        self._process.wait()
 
     def wait(self) -> str:
         """Wait for its end, and return the reason of its failure in one sentence; empty where it did not fail."""
@@ -81,7 +82,8 @@ class RunProcess:
         # An earlier process of a lost grid may have held the lock, and finished the run.
         if status == 0 or self._is_finished:
             return ""
-        output = self._log.read_bytes()[self._begin :].decode(errors="replace").splitlines()
+        log = self._log.read_bytes()[self._begin :] if self._log.is_file() else b""
+        output = log.decode(errors="replace").splitlines()
         messages = [line.removeprefix("longtail: ") for line in output if line.startswith("longtail: ")]
         if messages:
             return messages[-1]

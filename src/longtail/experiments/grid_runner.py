@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, TypeAlias
 
 from longtail.console import Interrupted, InterruptGuard, Reporter
 from longtail.device import accelerator_name, memory_budget
@@ -77,10 +77,9 @@ def run_grid(
     if len(todo) < len(grid.runs):
         reporter.say(f"{len(grid.runs) - len(todo)} of {len(grid.runs)} runs are finished already")
     with GridView(reporter, len(grid.runs), len(grid.runs) - len(todo)) as view:
-        if pool is not None:
-            return _train(todo, pool, view)
-        with LocalPool(max(1, min(jobs or default_jobs(todo), len(todo))), command or train_command) as local:
-            return _train(todo, local, view)
+        if pool is None:
+            pool = LocalPool(max(1, min(jobs or default_jobs(todo), len(todo))), command or train_command)
+        return _train(todo, pool, view)
 
 
 def default_jobs(runs: Sequence[PlannedRun]) -> int:
@@ -132,7 +131,7 @@ def _train(todo: Sequence[PlannedRun], pool: Pool, view: GridView) -> dict[Path,
 
 
 class LocalPool:
-    """Processes of this machine, some at once; to be used in a ``with`` statement.
+    """Processes of this machine, some at once.
 
     Args:
         jobs: Runs at once.
@@ -140,62 +139,46 @@ class LocalPool:
     """
 
     def __init__(self, jobs: int, command: Command) -> None:
-        self._command, self._environment = command, shared_environment(jobs)
-        self._threads = ThreadPoolExecutor(jobs)  # each waits for one process
-        self._runs: dict[Future[str], PlannedRun] = {}
+        self._jobs, self._command, self._environment = jobs, command, shared_environment(jobs)
+        self._waiting: deque[PlannedRun] = deque()
         self._active: list[RunProcess] = []
-        self._begun: queue.SimpleQueue[PlannedRun] = queue.SimpleQueue()
-        self._stopping = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown()
+        self._begun: Begun = []
+        self._ended: Ended = []
 
     def submit(self, runs: Sequence[PlannedRun]) -> None:
         """Train runs."""
-        self._runs |= {self._threads.submit(self._train, run): run for run in runs}
-
-    def _train(self, run: PlannedRun) -> str:
-        process = RunProcess(run, self._command(run), self._environment)
-        self._active.append(process)
-        self._begun.put(run)
-        if self._stopping:  # between its start and its entry
-            process.stop()
-        try:
-            return process.wait()
-        finally:
-            self._active.remove(process)
+        self._waiting.extend(runs)
 
     def begun(self) -> Begun:
         """Return the runs that have begun."""
-        return [(self._begun.get(), "") for _ in range(self._begun.qsize())]
+        begun, self._begun = self._begun, []
+        return begun
 
     def ended(self) -> Ended:
-        """Return the runs that have ended."""
-        done = [future for future in self._runs if future.cancelled()]  # which a wait does not see
-        done = done or list(wait(self._runs, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done)
-        return [(self._runs.pop(future), _problem(future)) for future in done]
+        """Begin runs for which there is room, and return those that have ended."""
+        while self._waiting and len(self._active) < self._jobs:
+            run = self._waiting.popleft()
+            self._begun.append((run, ""))
+            try:
+                self._active.append(RunProcess(run, self._command(run), self._environment))
+            except (LongtailError, OSError) as error:  # its log cannot be written, or no process was to be had
+                self._ended.append((run, str(error)))
+        for process in [process for process in self._active if process.has_ended]:
+            self._active.remove(process)
+            self._ended.append((process.run, process.wait()))
+        if not self._ended:
+            time.sleep(POLL_SECONDS)
+        ended, self._ended = self._ended, []
+        return ended
 
     def stop(self) -> None:
         """Ask the active runs to save and stop."""
-        self._stopping = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in list(self._active):
+        self._ended += [(run, None) for run in self._waiting]
+        self._waiting.clear()
+        for process in self._active:
             process.stop()
 
     def kill(self) -> None:
         """End the active processes at once."""
-        self.stop()
-        for process in list(self._active):
+        for process in self._active:
             process.kill()
-
-
-def _problem(future: Future[str]) -> str | None:
-    try:
-        return future.result()
-    except CancelledError:
-        return None
-    except (LongtailError, OSError) as error:  # its folder or log cannot be written, or no process was to be had
-        return str(error)
