@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longtail.data.dataset import Split
-from longtail.data.splits import assign_folds, carve, drop_repeats, unit_numbers
+from longtail.data.splits import carve, drop_repeats, fold_numbers, unit_numbers
 from longtail.errors import LongtailError
 
 COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
@@ -153,9 +153,9 @@ def _holds(split: Split, fraction: float, groups: str | None) -> bool:
 def test_fewer_folds_are_advised_only_where_they_help(counts: list[int], folds: int, advice: str) -> None:
     split = split_of(np.array(counts))
     with pytest.raises(LongtailError, match=advice):
-        assign_folds(split, folds)
+        fold_numbers(split.labels, folds)
     if advice == "use fewer":
-        assert set(range(3)) <= set(assign_folds(split, 3).tolist())
+        assert set(range(3)) <= set(fold_numbers(split.labels, 3).tolist())
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_fewer_folds_are_advised_only_where_they_help(counts: list[int], folds: 
 
 def test_every_class_is_dealt_out_evenly_and_so_are_all_images() -> None:
     split = split_of(COUNTS)
-    numbers = assign_folds(split, 5, seed=3, num_classes=len(COUNTS))
+    numbers = fold_numbers(split.labels, 5, seed=3, num_classes=len(COUNTS))
     for label, count in enumerate(COUNTS):
         dealt = np.bincount(numbers[split.labels == label] + 1, minlength=6)
         if count == 1:  # it would leave no training image behind
@@ -172,15 +172,15 @@ def test_every_class_is_dealt_out_evenly_and_so_are_all_images() -> None:
         assert dealt[0] == 0
         assert np.ptp(dealt[1:]) <= 1
     assert np.ptp(np.bincount(numbers[numbers >= 0])) <= 1
-    assert (assign_folds(split, 5, seed=3) == numbers).all()
-    assert (assign_folds(split, 5, seed=4) != numbers).any()
+    assert (fold_numbers(split.labels, 5, seed=3) == numbers).all()
+    assert (fold_numbers(split.labels, 5, seed=4) != numbers).any()
 
 
 def test_folds_divide_no_group_and_leave_no_class_without_training_images() -> None:
     rng = np.random.default_rng(1)
     films: list[object] = [int(film) for film in rng.integers(0, 40, COUNTS.sum())]
     split = split_of(COUNTS, films)
-    numbers = assign_folds(split, 4, groups="film", num_classes=len(COUNTS))
+    numbers = fold_numbers(split.labels, 4, units=unit_numbers(split, "film"), num_classes=len(COUNTS))
     for film in set(films):
         assert len(set(numbers[[other == film for other in films]].tolist())) == 1
     for fold in range(4):
@@ -194,7 +194,7 @@ def test_folds_divide_no_group_and_leave_no_class_without_training_images() -> N
 def test_a_class_that_is_one_group_is_always_trained_on() -> None:
     films: list[object] = ["alone" if label == 1 else str(row) for row, label in enumerate([0] * 8 + [1] * 4)]
     split = Split.from_arrays(np.zeros((12, 2, 2), np.uint8), [0] * 8 + [1] * 4, {"film": films})
-    numbers = assign_folds(split, 2, groups="film")
+    numbers = fold_numbers(split.labels, 2, units=unit_numbers(split, "film"))
     assert (numbers[split.labels == 1] == -1).all()
     assert np.bincount(numbers[split.labels == 0]).tolist() == [4, 4]
 
@@ -203,4 +203,4 @@ def test_a_class_that_is_one_group_is_always_trained_on() -> None:
 def test_too_few_images_or_groups_for_the_folds(groups: str | None) -> None:
     split = Split.from_arrays(np.zeros((4, 2, 2), np.uint8), [0, 0, 1, 1], {"film": [0, 0, 1, 2]})
     with pytest.raises(LongtailError, match=r"(images|groups) for 5 folds.*fewer"):
-        assign_folds(split, 5, groups=groups)
+        fold_numbers(split.labels, 5, units=unit_numbers(split, groups))

@@ -77,58 +77,34 @@ def carve(
     return split.select(np.flatnonzero(~held)), split.select(np.flatnonzero(held))
 
 
-def assign_folds(
-    split: Split, folds: int, *, seed: int = 0, groups: str | None = None, num_classes: int | None = None
+def fold_numbers(
+    labels: IntArray, folds: int, *, seed: int = 0, units: IntArray | None = None, num_classes: int | None = None
 ) -> IntArray:
-    """Divide images into folds for cross-validation: each class evenly, and never across a group.
+    """Divide images into folds for cross-validation: each class evenly, and never across a unit.
 
     Of a class with n images every fold gets n / folds, rounded up or down. A class with n images, fewer than folds, is
     tested in n of them. Images of a class that would be left without any training image in some fold, as it has one
-    image or one group only, are in no fold: they are always trained on.
+    image or one unit only, are in no fold: they are always trained on.
 
     Args:
-        split: The images to divide.
+        labels: Class indices, shape (N,).
         folds: Number of folds, at least 2.
         seed: Seed of the choice.
-        groups: A column of the source, or None; groups are assigned by scikit-learn's ``StratifiedGroupKFold``.
+        units: Numbers of the units that stay together, shape (N,), from :func:`unit_numbers`; None if each image is
+            one. Units are assigned by scikit-learn's ``StratifiedGroupKFold``.
         num_classes: The number of classes C; by default 1 more than the largest label.
 
     Returns:
         The fold of each image, shape (N,), in 0 .. folds-1; -1 for images in no fold.
 
     Raises:
-        LongtailError: There are fewer images or groups than folds, or there is no such column.
+        LongtailError: There are fewer images or units than folds.
 
     Example:
-        >>> split = Split.from_arrays(np.zeros((10, 2, 2), np.uint8), [0] * 6 + [1] * 3 + [2])
-        >>> numbers = assign_folds(split, 3)
-        >>> [np.bincount(numbers[split.labels == label] + 1, minlength=4).tolist() for label in range(3)]
+        >>> labels = np.array([0] * 6 + [1] * 3 + [2])
+        >>> numbers = fold_numbers(labels, 3)
+        >>> [np.bincount(numbers[labels == label] + 1, minlength=4).tolist() for label in range(3)]
         [[0, 2, 2, 2], [0, 1, 1, 1], [1, 0, 0, 0]]
-    """
-    return fold_numbers(split.labels, folds, seed=seed, units=unit_numbers(split, groups), num_classes=num_classes)
-
-
-def fold_numbers(
-    labels: IntArray, folds: int, *, seed: int = 0, units: IntArray | None = None, num_classes: int | None = None
-) -> IntArray:
-    """Divide rows into folds by their labels alone; :func:`assign_folds` for arrays.
-
-    Args:
-        labels: Class indices, shape (N,).
-        folds: Number of folds, at least 2.
-        seed: Seed of the choice.
-        units: Numbers of the units that stay together, shape (N,); None if each row is one.
-        num_classes: The number of classes C; by default 1 more than the largest label.
-
-    Returns:
-        As :func:`assign_folds`.
-
-    Raises:
-        LongtailError: There are fewer rows or units than folds.
-
-    Example:
-        >>> sorted(fold_numbers(np.array([0, 0, 0, 0, 1]), 2).tolist())
-        [-1, 0, 0, 1, 1]
     """
     size = num_classes or int(labels.max(initial=0)) + 1
     group = np.arange(len(labels)) if units is None else units
@@ -151,7 +127,7 @@ def never_judged(labels: IntArray, numbers: IntArray, classes: Sequence[str]) ->
 
     Args:
         labels: Class indices, shape (N,).
-        numbers: From :func:`assign_folds`, shape (N,).
+        numbers: From :func:`fold_numbers`, shape (N,).
         classes: Class names, C of them.
 
     Returns:

@@ -25,7 +25,7 @@ from longtail.experiments.grid_runner import run_grid
 from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
 from longtail.run.result import read_metrics, write_metrics
 from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
-from longtail.training.prepared_data import fold_numbers, prepare_data, read_source, without_unreadable
+from longtail.training.prepared_data import folds_of, prepare_data, read_source, without_unreadable
 from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
 
@@ -62,7 +62,7 @@ def train_folds(config: RunConfig, out: Path, reporter: Reporter, source: ImageD
     data = without_unreadable(config.data, source or read_source(config.data), reporter)
     grid = plan_folds(config, out)
     _require_same(grid, data)
-    fold_of = fold_numbers(config.data, data)
+    fold_of = folds_of(config.data, data)
     write_config(out, config)
     if config.is_open:
         reporter.say(

@@ -26,7 +26,7 @@ from longtail.data.loading.workers import Decoder
 from longtail.data.sources.huggingface import reachable
 from longtail.data.sources.registry import load_source
 from longtail.data.sources.stream import StreamedSplit
-from longtail.data.splits import assign_folds, carve, describe_never_judged, never_judged
+from longtail.data.splits import carve, describe_never_judged, fold_numbers, never_judged, unit_numbers
 from longtail.data.square import Square
 from longtail.data.subsets import cut_long_tailed
 from longtail.data.transforms.augmentation import BatchTransform
@@ -215,10 +215,11 @@ def require_trainable_stream(config: RunConfig, prepared: PreparedData) -> None:
         )
 
 
-def fold_numbers(config: DataConfig, data: ImageData) -> IntArray:
-    """Return the fold of each training image, as :func:`longtail.data.splits.assign_folds` makes them."""
-    train, groups, classes = data.splits["train"], config.group_column, len(data.classes)
-    return assign_folds(train, config.folds, seed=config.split_seed, groups=groups, num_classes=classes)
+def folds_of(config: DataConfig, data: ImageData) -> IntArray:
+    """Return the fold of each training image, as :func:`longtail.data.splits.fold_numbers` makes them."""
+    train, classes = data.splits["train"], len(data.classes)
+    units = unit_numbers(train, config.group_column)
+    return fold_numbers(train.labels, config.folds, seed=config.split_seed, units=units, num_classes=classes)
 
 
 def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]]:
@@ -228,7 +229,7 @@ def _one_fold(config: DataConfig, data: ImageData) -> tuple[ImageData, list[str]
             f"--data.folds {config.folds} stands for as many runs: train them with 'longtail train --folds', or name "
             "the --data.fold of this one."
         )
-    whole, numbers, notes = data.splits["train"], fold_numbers(config, data), list[str]()
+    whole, numbers, notes = data.splits["train"], folds_of(config, data), list[str]()
     if "test" in data.splits:
         notes.append("folds are made of the training images; the source's own test split is left untouched.")
     never = never_judged(whole.labels, numbers, data.classes)

@@ -14,7 +14,7 @@ import pytest
 from longtail.data.dataset import ImageData
 from longtail.data.sources.csv import read_records, read_rows
 from longtail.data.sources.registry import load_source
-from longtail.data.splits import assign_folds, carve
+from longtail.data.splits import carve, fold_numbers, unit_numbers
 from longtail.errors import LongtailError
 
 
@@ -240,9 +240,9 @@ def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> N
     for seed in range(5):
         sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]
         assert not sides[0] & sides[1]
-        folds = assign_folds(split, 2, seed=seed)
+        folds = fold_numbers(split.labels, 2, seed=seed)
         assert (folds[0], folds[4]) == (folds[1], folds[5])
-        grouped = assign_folds(split, 2, seed=seed, groups="film")
+        grouped = fold_numbers(split.labels, 2, seed=seed, units=unit_numbers(split, "film"))
         assert grouped[0] == grouped[1] == grouped[3]
 
 

@@ -26,7 +26,6 @@ from longtail.data.shard_reader import ShardFolder, ShardReader, open_shard
 from longtail.data.sources import stream
 from longtail.data.sources.registry import absolute_source, load_source
 from longtail.data.sources.stream import StreamedSplit
-from longtail.data.splits import assign_folds
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
 from longtail.remote import TRIES
@@ -323,7 +322,6 @@ def test_what_needs_a_list_of_the_images_is_refused(tmp_path: Path) -> None:
         lambda: train.column("label"),
         train.files,
         train.places,
-        lambda: assign_folds(train, 2),
         lambda: cut_long_tailed(train, 5, 10),
         lambda: train.image(0),
         lambda: train.require("camera"),
