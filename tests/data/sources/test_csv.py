@@ -240,7 +240,7 @@ def test_a_file_with_two_labels_is_said_and_stays_on_one_side(table: Table) -> N
     for seed in range(5):
         sides = [{rows.path(row) for row in range(len(rows))} for rows in carve(split, 0.4, seed=seed)]
         assert not sides[0] & sides[1]
-        folds = fold_numbers(split.labels, 2, seed=seed)
+        folds = fold_numbers(split.labels, 2, seed=seed, units=unit_numbers(split, None))
         assert (folds[0], folds[4]) == (folds[1], folds[5])
         grouped = fold_numbers(split.labels, 2, seed=seed, units=unit_numbers(split, "film"))
         assert grouped[0] == grouped[1] == grouped[3]
