@@ -38,6 +38,7 @@ from longtail.models.model import build_model
 from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.backbone_pass import backbone_pass
 from longtail.training.candidates import candidates
+from longtail.training.cross_validation import Samples
 from longtail.training.engine import Engine
 from longtail.training.forward_pass import ImageInputs
 from longtail.training.frozen_features import FeatureStore
@@ -201,7 +202,7 @@ def compare(name: str, arrays: Arrays, seed: int, *, every: bool = False) -> Ite
             yield line(f"logistic regression, C {strength:g}", plain, time.process_time() - begun)
 
     begun = time.process_time()
-    portfolio = choose_classifier(train, labels, counts, counts.groups(), units=arrays["units"], seed=seed)
+    portfolio = choose_classifier(Samples(train, labels, counts, counts.groups(), units=arrays["units"], seed=seed))
     seconds = time.process_time() - begun
     tried, begun = portfolio.candidates if every else portfolio.finalists, time.process_time()
     results = answers_of(tried, portfolio, rows, labels, counts, tested)
@@ -327,7 +328,7 @@ def time_of_choice(images: int = 25_000, size: int = 1_280, classes: int = 121) 
     centers = torch.randn(classes, size, generator=generator)
     rows = 0.3 * centers[labels] + torch.randn(images, size, generator=generator)
     counts = ClassCounts(np.bincount(labels, minlength=classes))
-    portfolio = choose_classifier(rows, labels, counts, counts.groups())
+    portfolio = choose_classifier(Samples(rows, labels, counts, counts.groups()))
     begun = time.perf_counter()
     logistic_regression(rows, labels, 0.001)
     other = time.perf_counter() - begun

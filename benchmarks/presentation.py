@@ -35,6 +35,7 @@ from longtail.config.auto import feature_schedule
 from longtail.counts import IntArray
 from longtail.models.heads import standardization
 from longtail.run.portfolio import Portfolio
+from longtail.training.cross_validation import Samples
 from longtail.training.portfolio import choose_classifier, judge_features
 
 NATIVE = 224 / 256  # the share of the shorter side that the network's own preprocessing keeps
@@ -151,7 +152,9 @@ def choice(arrays: Arrays, seed: int) -> Portfolio:
     """Choose a classifier on the features of the training images."""
     counts = counts_of(arrays)
     units = arrays["units"]
-    return choose_classifier(arrays["train"], arrays["train_labels"], counts, counts.groups(), units=units, seed=seed)
+    return choose_classifier(
+        Samples(arrays["train"], arrays["train_labels"], counts, counts.groups(), units=units, seed=seed)
+    )
 
 
 def tested(arrays: Arrays, seeds: int) -> Iterator[dict[str, Any]]:
@@ -211,7 +214,7 @@ def sampled(arrays: Arrays, limit: int, seeds: int) -> Iterator[dict[str, Any]]:
         rows = sample(arrays["train_labels"].numpy(), arrays["units"], limit, seed)
         labels, units, begun = arrays["train_labels"][rows], arrays["units"][rows], time.process_time()
         counts = ClassCounts(np.bincount(labels))
-        judged = judge_features(arrays["train"][rows], labels, counts, groups, units=units, seed=seed)
+        judged = judge_features(Samples(arrays["train"][rows], labels, counts, groups, units=units, seed=seed))
         yield {
             "judged": f"sample of {limit}",
             "classifier": "contest",

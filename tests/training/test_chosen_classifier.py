@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from longtail.compare.seeds import fold
 from longtail.config.build import with_options
 from longtail.config.resolve import complete, resolve
-from longtail.config.schema import Choice, ModelConfig, RunConfig, TrainingConfig
+from longtail.config.schema import Choice, RunConfig
 from longtail.config.stage import StageConfig
 from longtail.console import Interrupted, Reporter
 from longtail.counts import ClassCounts
@@ -33,7 +33,7 @@ from longtail.report.page import write_report
 from longtail.run.layout import read_config
 from longtail.run.portfolio import NOTHING_TRIED, read_portfolio
 from longtail.run.result import read_run
-from longtail.training.candidates import classifier_of, with_choice, with_fallback
+from longtail.training.candidates import classifier_of, usual_candidate, with_classifier
 from longtail.training.launch import resume_run, start_run
 from longtail.training.loop import Callback, Progress, StageRun
 from longtail.training.prepared_data import prepare_data
@@ -133,7 +133,9 @@ def test_each_kind_of_choice_trains_and_is_read_back(name: str, asked: RunConfig
     portfolio = read_portfolio(run)
     assert portfolio is not None
     candidate = next(replace(each, tau=0.5) for each in portfolio.candidates if each.name == name)
-    config = complete(with_choice(asked, replace(portfolio, candidates=(candidate,), chosen=0)))
+    size = load(run).model.num_features
+    chosen = classifier_of(replace(portfolio, candidates=(candidate,), chosen=0), size, portfolio.images)
+    config = complete(with_classifier(asked, chosen, candidate.tau))
     metrics = start_run(config, tmp_path / "run", QUIET)
     assert len(metrics["stages"]) == (2 if name.endswith("retrained") else 1)
     predictor = load(tmp_path / "run")
@@ -165,26 +167,19 @@ def test_a_run_stopped_after_the_choice_goes_on_with_it(asked: RunConfig, run: P
 
 
 def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
-    reasons = [Choice("recipe", "images/portfolio", "chosen on your images"), Choice("stage1.epochs", 7, by="user")]
-    given = RunConfig(stage1=StageConfig(epochs=7, batch_size=9), reasons=reasons)
-    changed = with_fallback(given, 1280, 50, "too few images can be held out")
+    given = RunConfig(stage1=StageConfig(epochs=7, batch_size=9))
+    changed = with_classifier(given, usual_candidate(1280, 50))
     assert (changed.stage1.epochs, changed.stage1.batch_size) == (7, 9)
     assert changed.model.standardize
-    chosen, length = (each.reason for each in changed.reasons if isinstance(each, Choice))
-    assert all(words in chosen for words in ("logit-adjustment", "balanced accuracy", "too few images"))
-    assert length == ""
-    cosine = with_fallback(replace(given, model=ModelConfig(head="cosine")), 1280, 50, "too few images can be held out")
+    cosine = with_classifier(given, usual_candidate(1280, 50, "cosine"))
     assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "cross-entropy")
 
 
 @pytest.mark.parametrize("num_features", [12, 1280])
 @pytest.mark.parametrize("head", ["auto", "linear", "cosine"])
 def test_for_accuracy_the_usual_loss_balances_nothing(num_features: int, head: Any) -> None:
-    given = RunConfig(model=ModelConfig(head=head), training=TrainingConfig(metric="accuracy"))
-    changed = with_fallback(given, num_features, 50, "too few images can be held out")
-    assert (changed.stage1.loss.name, changed.model.head) == ("cross-entropy", "linear" if head == "auto" else head)
-    nothing = replace(NOTHING_TRIED, metric="accuracy")
-    assert classifier_of(nothing, num_features, 50, head).plan.loss == "cross-entropy"
+    plan = classifier_of(replace(NOTHING_TRIED, metric="accuracy"), num_features, 50, head).plan
+    assert (plan.loss, plan.head) == ("cross-entropy", "linear" if head == "auto" else head)
 
 
 def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Path) -> None:
@@ -197,13 +192,15 @@ def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Pa
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     options = {"data.source": f"folder:{tmp_path / 'photos'}", "data.imbalance_ratio": None}
     options["training.metric"] = "macro-f1"
-    start_run(with_options(asked, options), tmp_path / "run", QUIET)
+    config = replace(with_options(asked, options), reasons=[Choice("recipe", asked.recipe, "chosen on your images")])
+    start_run(config, tmp_path / "run", QUIET)
     tried = read_portfolio(tmp_path / "run")
     assert tried is not None
     assert not tried.candidates
-    assert read_config(tmp_path / "run").stage1.loss.name == "weighted"
+    trained = read_config(tmp_path / "run")
+    assert trained.stage1.loss.name == "weighted"
+    assert any("weighted for macro" in reason and "too few images" in reason for reason in map(str, trained.reasons))
     assert tried.metric == "macro-f1"  # as asked for
-    config = with_options(asked, options)
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=config)
     assert state_of(planned) == "started"  # not of another configuration; its report is still to be written
     write_report([tmp_path / "run"], tmp_path / "run" / "report.html")

@@ -15,8 +15,8 @@ from longtail.counts import ClassCounts
 from longtail.errors import LongtailError
 from longtail.models import build_model
 from longtail.run.portfolio import describe_portfolio, read_portfolio, write_portfolio
-from longtail.training.candidates import adjust_head, candidates, run_stages
-from longtail.training.cross_validation import can_choose
+from longtail.training.candidates import adjust_head, candidates, classifier_of, stages_of
+from longtail.training.cross_validation import Samples, can_choose
 from longtail.training.parallel_heads import train_heads
 from longtail.training.portfolio import choose_classifier, seconds_to_choose, steps_to_choose
 
@@ -34,7 +34,7 @@ def collection(seed=0, noise=1.0, features=12):
 def portfolio():
     features, labels = collection()
     counts = ClassCounts(SIZES)
-    return choose_classifier(features, labels, counts, counts.groups(), epochs=10, batch_size=32)
+    return choose_classifier(Samples(features, labels, counts, counts.groups()), epochs=10, batch_size=32)
 
 
 def test_every_candidate_is_tried_and_the_finalists_come_first(portfolio) -> None:
@@ -102,7 +102,7 @@ def test_many_images_drop_all_but_eight_after_the_first_fold() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(3, 12, generator=generator)[labels] + 2 * torch.randn(len(labels), 12, generator=generator)
     counts = ClassCounts([800, 160, 60])
-    chosen = choose_classifier(features, labels, counts, counts.groups(), epochs=2, batch_size=256)
+    chosen = choose_classifier(Samples(features, labels, counts, counts.groups()), epochs=2, batch_size=256)
     assert len(chosen.finalists) == 8
     assert len(chosen.candidates) == len(candidates(12, 1_020))
     pairs = list(zip(chosen.first_round, chosen.finalists, strict=True))
@@ -120,7 +120,9 @@ def test_answers_are_those_of_classifiers_that_have_not_seen_the_image() -> None
     counts, scores = ClassCounts(SIZES), []
     for seed in range(3):
         features = torch.randn(len(labels), 60, generator=torch.Generator().manual_seed(seed))
-        chosen = choose_classifier(features, labels, counts, counts.groups(), epochs=10, batch_size=32, seed=seed)
+        chosen = choose_classifier(
+            Samples(features, labels, counts, counts.groups(), seed=seed), epochs=10, batch_size=32
+        )
         scores += [each.score for each in chosen.finalists]
     assert np.mean(scores) < 0.5
 
@@ -132,8 +134,8 @@ def test_images_of_a_unit_stay_in_one_fold() -> None:
     features, labels = rows.repeat_interleave(2, 0), (torch.arange(45) % 3).repeat_interleave(2)
     counts, units = ClassCounts([30] * 3), np.repeat(np.arange(45), 2)
     options = {"epochs": 20, "batch_size": 16}
-    apart = choose_classifier(features, labels, counts, counts.groups(), **options)
-    together = choose_classifier(features, labels, counts, counts.groups(), units=units, **options)
+    apart = choose_classifier(Samples(features, labels, counts, counts.groups()), **options)
+    together = choose_classifier(Samples(features, labels, counts, counts.groups(), units=units), **options)
     assert apart.choice.score > 0.75
     assert together.choice.score < 0.6
 
@@ -143,7 +145,7 @@ def test_the_metric_decides() -> None:
     counts = ClassCounts(SIZES)
     options = {"epochs": 10, "batch_size": 32}
     balanced, accurate = (
-        choose_classifier(features, labels, counts, counts.groups(), metric=metric, **options)
+        choose_classifier(Samples(features, labels, counts, counts.groups(), metric), **options)
         for metric in ("balanced", "accuracy")
     )
     assert accurate.choice.accuracy > balanced.choice.accuracy
@@ -169,12 +171,13 @@ def test_too_few_images_are_refused() -> None:
     assert can_choose(enough, balanced)
     assert not can_choose(enough, balanced, np.arange(60) // 30)  # two groups do not fill three folds
     with pytest.raises(LongtailError, match="too few images"):
-        choose_classifier(torch.randn(23, 4), torch.tensor([0] * 20 + [1] * 3), counts, counts.groups())
+        choose_classifier(Samples(torch.randn(23, 4), torch.tensor([0] * 20 + [1] * 3), counts, counts.groups()))
 
 
 def test_a_retrained_choice_has_two_stages(portfolio) -> None:
     retrained = next(index for index, each in enumerate(portfolio.candidates) if each.retrained)
-    first, second = run_stages(replace(portfolio, chosen=retrained))
+    chosen = classifier_of(replace(portfolio, chosen=retrained), 12, len(collection()[1]))
+    first, second = stages_of(chosen, portfolio.epochs, portfolio.batch_size)
     assert second.sampler == "class-balanced"
     assert second.loss.options["focal_gamma"] == 1.0
     assert second.optimizer.lr < first.optimizer.lr
@@ -214,7 +217,9 @@ def test_every_step_is_counted(images: int) -> None:
     labels = torch.arange(images) % 3
     rows = torch.nn.functional.one_hot(labels, 5) + torch.randn(images, 5, generator=torch.Generator().manual_seed(0))
     counts, ticks = ClassCounts([images // 3] * 3), list[None]()
-    choose_classifier(rows, labels, counts, counts.groups(), epochs=4, batch_size=100, tick=lambda: ticks.append(None))
+    choose_classifier(
+        Samples(rows, labels, counts, counts.groups()), epochs=4, batch_size=100, tick=lambda: ticks.append(None)
+    )
     most = steps_to_choose(images, 4, 100)
     assert most / 2 < len(ticks) <= most
     assert (images >= 1_000) or len(ticks) == most  # where all are finalists
@@ -224,7 +229,7 @@ def test_fewer_candidates_go_on_where_the_time_is_short() -> None:
     labels = torch.arange(1_200) % 3
     rows = torch.nn.functional.one_hot(labels, 5) + torch.randn(1_200, 5, generator=torch.Generator().manual_seed(0))
     counts = ClassCounts([400] * 3)
-    tried = choose_classifier(rows, labels, counts, counts.groups(), epochs=2, within=0.001)
+    tried = choose_classifier(Samples(rows, labels, counts, counts.groups()), epochs=2, within=0.001)
     assert len(tried.finalists) == 1
     assert len(tried.candidates) == len(candidates(5, 1_200))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +33,7 @@ from longtail.training import contest as contest_module
 from longtail.training import network_trials, portfolio
 from longtail.training.candidates import candidates
 from longtail.training.contest import Contest, sample_rows, with_presentation
+from longtail.training.cross_validation import Samples
 from longtail.training.engine import Engine
 from longtail.training.judgment import TAUS, HeldOut, Judgment
 from longtail.training.launch import resume_run, start_run
@@ -123,6 +124,11 @@ def test_half_of_the_time_is_kept_for_the_whole_network_where_that_is_enough(
     assert max(each.presentation.size for each in search.tried) == largest
 
 
+def judged_at(score: float) -> Callable[..., Judgment]:
+    """Stands in for ``judge_candidate``: the classifier on the frozen network has that score."""
+    return lambda _, samples, *__, **___: judged_alike(samples.metric, score)
+
+
 FIRST, SECOND = "plain-cnn", "resnet20"
 
 
@@ -137,8 +143,8 @@ def judged(asked: RunConfig, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
             model=SimpleNamespace(num_features=64), features=SimpleNamespace(plain=lambda *_: stored)
         )
 
-    def judge(features: torch.Tensor, *_: object, metric: str, **__: object) -> Judgment:
-        return judged_alike(metric, features.max().item())
+    def judge(samples: Samples, *_: object) -> Judgment:
+        return judged_alike(samples.metric, samples.features.max().item())
 
     monkeypatch.setattr(Contest, "set_up", set_up)
     monkeypatch.setattr(contest_module, "judge_features", judge)
@@ -197,7 +203,7 @@ def test_a_comparison_says_how_long_it_and_the_run_take_unless_they_are_short(
 
 
 def test_of_those_as_good_as_the_best_the_fastest_is_taken(judged: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contest_module, "judge_features", lambda *_, metric, **__: judged_alike(metric, 0.5))
+    monkeypatch.setattr(contest_module, "judge_features", lambda samples, _: judged_alike(samples.metric, 0.5))
     monkeypatch.setattr(Contest, "seconds_per_image", lambda _, shown: 0.001 * shown.size)
     config, search = choose_presentation(contest_of(judged))
     assert search is not None
@@ -262,7 +268,7 @@ def test_a_choice_leaves_the_time_of_the_epoch_that_was_promised(
 def test_judging_that_takes_long_is_counted_and_left_out_where_there_is_no_time_for_it(
     limit: float | None, size: int, judged: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest_module, "judge_features", lambda *_, metric, **__: judged_alike(metric, 0.5))
+    monkeypatch.setattr(contest_module, "judge_features", lambda samples, _: judged_alike(samples.metric, 0.5))
     monkeypatch.setattr(contest_module, "seconds_to_judge", lambda *_: 1000.0)
     monkeypatch.setattr(Contest, "seconds_per_image", lambda _, shown: 0.001 * shown.size)
     options = {"search.networks": [], "search.fits": [], "search.sizes": [4, 8]}
@@ -357,7 +363,7 @@ def test_the_whole_network_is_trained_where_it_wins_also_where_no_classifier_cou
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Contest, "hindrance", lambda *_: "that takes too long")
-    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
+    monkeypatch.setattr(network_trials, "judge_candidate", judged_at(0.0))
     usual = Choice("model.name", "plain-cnn", "small")
     finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "no GPU"), usual])
     metrics = start_run(finetuned, tmp_path / "run", QUIET)
@@ -386,7 +392,7 @@ def test_it_is_left_out_where_it_loses(finetuned: RunConfig, tmp_path: Path, mon
     monkeypatch.setattr(
         network_trials.HeldOut, "judge", lambda out, logits, *taus: real(out, torch.zeros_like(logits), *taus)
     )
-    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 1.0))
+    monkeypatch.setattr(network_trials, "judge_candidate", judged_at(1.0))
     finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "there is no GPU")])
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
@@ -450,7 +456,7 @@ def test_a_network_that_won_and_can_no_longer_be_trained_is_not_taken(
     finetuned: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network_trials, "LEAST_AGAIN", 1000.0)
-    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
+    monkeypatch.setattr(network_trials, "judge_candidate", judged_at(0.0))
     finetuned = replace(finetuned, reasons=[Choice("mode", "linear", "no GPU was found")])
     start_run(finetuned, tmp_path / "run", QUIET)
     search, config = read_search(tmp_path / "run"), read_config(tmp_path / "run")
@@ -475,7 +481,7 @@ def test_where_images_are_tiny_a_network_from_nothing_is_tried_too_and_trained_w
             return judged[-1]
 
     monkeypatch.setattr(network_trials, "HeldOut", SecondWins)
-    monkeypatch.setattr(network_trials, "judge_candidate", lambda *_, metric, **__: judged_alike(metric, 0.0))
+    monkeypatch.setattr(network_trials, "judge_candidate", judged_at(0.0))
     monkeypatch.setattr(network_trials, "MOST_FROM_NOTHING", 1)
     monkeypatch.setattr(network_trials, "TINY_SIDE", 8)
     asked = with_options(finetuned, {"search.from_nothing": "plain-cnn"})

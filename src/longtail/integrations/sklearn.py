@@ -45,8 +45,8 @@ from longtail.run.layout import MODEL_FILE, WEIGHTS_FILE
 from longtail.run.model_files import ModelInfo, ModelSpec, load_model, save_model, save_weights
 from longtail.run.portfolio import Portfolio, describe_portfolio
 from longtail.training.backbone_pass import BATCH, backbone_pass
-from longtail.training.candidates import adjust_head, run_stages, stage_of, usual_candidate, usual_schedule
-from longtail.training.cross_validation import can_choose
+from longtail.training.candidates import adjust_head, classifier_of, stages_of, usual_candidate, usual_schedule
+from longtail.training.cross_validation import Samples, can_choose
 from longtail.training.engine import LocalEngine
 from longtail.training.forward_pass import ImageInputs, Inputs
 from longtail.training.frozen_features import Classifier, FeatureStore, StoredFeatures
@@ -424,26 +424,21 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         epochs, batch_size = usual_schedule(size, images, *given)
         seconds = seconds_to_choose(images, size, counts.num_classes, self.head, epochs=epochs, batch_size=batch_size)
         if seconds > LONGEST_CHOICE or not can_choose(labels.numpy(), counts, units, seed):
-            plan = usual_candidate(size, images, self.head, self.metric).plan
-            return plan.head, [stage_of(plan, epochs, batch_size)]
+            usual = usual_candidate(size, images, self.head, self.metric)
+            return usual.plan.head, stages_of(usual, epochs, batch_size)
         with reporter.bar("choosing a classifier", steps_to_choose(images, epochs, batch_size, self.head)) as bar:
             self.portfolio_ = choose_classifier(
-                features.cpu(),
-                labels,
-                counts,
-                counts.groups(),
+                Samples(features.cpu(), labels, counts, counts.groups(), self.metric, units, seed),
                 epochs=epochs,
                 batch_size=batch_size,
                 head=self.head,
-                metric=self.metric,
-                units=units,
-                seed=seed,
                 tick=bar.tick,
             )
         for line in describe_portfolio(self.portfolio_, option="metric"):
             reporter.say(line)
-        first, *later = run_stages(self.portfolio_)
-        return self.portfolio_.choice.head, [first, *(replace(each, sampler=self.retrain_sampler) for each in later)]
+        chosen = classifier_of(self.portfolio_, size, images, self.head)
+        first, *later = stages_of(chosen, epochs, batch_size)
+        return chosen.plan.head, [first, *(replace(each, sampler=self.retrain_sampler) for each in later)]
 
     def _given_steps(self) -> list[StageConfig]:
         """Return the stages where the arguments say how to train."""

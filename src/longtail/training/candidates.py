@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -17,7 +16,7 @@ from longtail.counts import ClassCounts
 from longtail.losses import loss_class, resolve_auto
 from longtail.models.heads import StandardizedHead
 from longtail.models.model import LongTailModel
-from longtail.run.portfolio import METRIC_WORDS, CandidateResult, Portfolio
+from longtail.run.portfolio import Portfolio
 from longtail.training.parallel_heads import HeadPlan
 
 FEW_FEATURES: Final = 256
@@ -162,84 +161,57 @@ def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: st
     return next(each for each in tried if (each.name, each.plan.lr) == (choice.name, choice.lr))
 
 
-def run_stages(portfolio: Portfolio) -> Iterator[StageConfig]:
-    """Yield the stages that train the chosen classifier on stored features, one or two.
+def stages_of(candidate: Candidate, epochs: int, batch_size: int) -> list[StageConfig]:
+    """Return the stages that train a classifier on stored features, one or two.
+
+    Args:
+        candidate: The classifier.
+        epochs: Epochs of the first stage.
+        batch_size: Images per step.
 
     Example:
-        >>> from longtail.training.portfolio import choose_classifier
-        >>> labels = torch.arange(60) % 3
-        >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
-        >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
-        >>> [(stage.loss.name, stage.optimizer.name) for stage in run_stages(chosen)]
-        [('weighted', 'adam')]
+        >>> first, second = stages_of(candidates(1280, 2_500)[-1], epochs=40, batch_size=64)
+        >>> first.epochs, second.epochs, second.sampler
+        (40, 10, 'class-balanced')
     """
-    choice = portfolio.choice
-    first = stage_of(choice, portfolio.epochs, portfolio.batch_size)
-    yield first
-    second = next(second for name, _, _, second in _METHODS if name == choice.name)
-    if choice.retrained:
-        yield replace(
-            first,
-            epochs=max(1, portfolio.epochs // RETRAINING),
-            sampler="class-balanced",
-            loss=LossConfig(choice.loss, dict(second or {})),
-            optimizer=replace(first.optimizer, lr=choice.lr / RETRAINING),
+
+    def stage(plan: HeadPlan, epochs: int) -> StageConfig:
+        return StageConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            train="classifier",
+            cached_views=1,
+            loss=LossConfig(plan.loss, dict(plan.options)),
+            optimizer=OptimizerConfig(plan.optimizer, lr=plan.lr, weight_decay=plan.weight_decay),
+            schedule=ScheduleConfig("cosine"),
         )
 
-
-def stage_of(plan: HeadPlan | CandidateResult, epochs: int, batch_size: int) -> StageConfig:
-    """Return the stage that trains a classifier on stored features, the first one if there are two.
-
-    Example:
-        >>> plan = candidates(4, 50)[0].plan
-        >>> stage_of(plan, *usual_schedule(4, 50)).optimizer.weight_decay
-        0.02
-    """
-    return StageConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        train="classifier",
-        cached_views=1,
-        loss=LossConfig(plan.loss, dict(plan.options)),
-        optimizer=OptimizerConfig(plan.optimizer, lr=plan.lr, weight_decay=plan.weight_decay),
-        schedule=ScheduleConfig("cosine"),
-    )
+    stages = [stage(candidate.plan, epochs)]
+    if candidate.retraining is not None:
+        second = stage(candidate.retraining, max(1, epochs // RETRAINING))
+        stages.append(replace(second, sampler="class-balanced"))
+    return stages
 
 
-def with_choice(config: RunConfig, portfolio: Portfolio) -> RunConfig:
-    """Return the configuration of a run that trains the chosen classifier.
+def with_classifier(config: RunConfig, candidate: Candidate, tau: float = 0.0) -> RunConfig:
+    """Return the configuration of a run that trains a classifier on stored features.
 
     Args:
         config: The configuration that left it to be chosen.
-        portfolio: The choice.
-    """
-    stages = [*run_stages(portfolio), StageConfig(train="classifier")]
-    first, second = (replace(stage, cached_views=config.stage1.cached_views) for stage in stages[:2])
-    model = replace(config.model, head=portfolio.choice.head, standardize=True, tau=portfolio.choice.tau)
-    return replace(config, model=model, stage1=first, stage2=second)
-
-
-def with_fallback(config: RunConfig, num_features: int, images: int, why: str) -> RunConfig:
-    """Return the configuration of a run that trains the usual classifier, where nothing can be chosen.
-
-    Args:
-        config: The configuration that left the classifier to be chosen.
-        num_features: Feature size D.
-        images: Training images N.
-        why: Why nothing can be chosen, a clause.
+        candidate: The classifier.
+        tau: Strength of the logit adjustment that it gets.
 
     Example:
-        >>> with_fallback(RunConfig(), 1280, 50, "too few images can be held out").stage1.loss.name
+        >>> with_classifier(RunConfig(), usual_candidate(1280, 50)).stage1.loss.name
         'logit-adjustment'
     """
-    metric = config.training.metric
-    plan = usual_candidate(num_features, images, config.model.head, metric).plan
-    stage = replace(
-        stage_of(plan, config.stage1.epochs, config.stage1.batch_size), cached_views=config.stage1.cached_views
-    )
-    model = replace(config.model, head="cosine" if plan.head == "cosine" else "linear", standardize=True)
-    changed = replace(config, model=model, stage1=stage, stage2=StageConfig(train="classifier"))
-    return changed.with_reasons({"recipe": (config.recipe, f"{plan.loss} for {METRIC_WORDS[metric]}, as {why}")})
+    stages = [
+        *stages_of(candidate, config.stage1.epochs, config.stage1.batch_size),
+        StageConfig(train="classifier"),
+    ]
+    first, second = (replace(stage, cached_views=config.stage1.cached_views) for stage in stages[:2])
+    model = replace(config.model, head=candidate.plan.head, standardize=True, tau=tau)
+    return replace(config, model=model, stage1=first, stage2=second)
 
 
 def adjust_head(model: LongTailModel, tau: float, counts: ClassCounts, scale: float) -> None:

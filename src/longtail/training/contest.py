@@ -22,9 +22,10 @@ from longtail.errors import LongtailError
 from longtail.formatting import duration_text, figure_text
 from longtail.run.portfolio import METRIC_WORDS
 from longtail.run.search import Presentation, PresentationResult
-from longtail.training.cross_validation import can_choose
+from longtail.training.cross_validation import Samples, can_choose
 from longtail.training.engine import Engine
 from longtail.training.finetuning import TRIAL_SHARE, WORTHWHILE_EPOCHS, measure_training_rate
+from longtail.training.frozen_features import StoredFeatures
 from longtail.training.judgment import Judgment, compare
 from longtail.training.portfolio import LONGEST_CHOICE, judge_features, seconds_to_choose, seconds_to_judge
 from longtail.training.prepared_data import PreparedData
@@ -161,6 +162,12 @@ class Contest:
     def for_another_network(self) -> float:
         """Seconds that judging each of the other networks may take."""
         return math.inf if self.limit.seconds is None else SHARE * self.limit.seconds / max(len(self.networks) - 1, 1)
+
+    def samples(self, stored: StoredFeatures) -> Samples:
+        """Return stored features of the training images as classifiers are tried on them."""
+        features, labels, training = stored.features[0].cpu(), stored.labels.cpu(), self.config.training
+        counts, groups = self.prepared.counts, self.prepared.groups
+        return Samples(features, labels, counts, groups, training.metric, self.units, training.seed)
 
     def seconds_per_image(self, presentation: Presentation) -> float:
         """Return the time from the file of an image to its feature, measured once."""
@@ -303,16 +310,8 @@ class Contest:
         if not self.has_time_for(presentation, within):
             return False
         stored = setup.features.plain("train", self.stop)
-        self.judged[presentation] = judge_features(
-            stored.features[0].cpu(),
-            stored.labels.cpu(),
-            self.counts,
-            self.prepared.groups,
-            metric=self.config.training.metric,
-            units=self.sampled_units,
-            seed=self.config.training.seed,
-            stop=self.stop,
-        )
+        samples = replace(self.samples(stored), counts=self.counts, units=self.sampled_units)
+        self.judged[presentation] = judge_features(samples, self.stop)
         judged, metric = self.judged[presentation], self.config.training.metric
         self.reporter.say(
             f"{presentation}: {METRIC_WORDS[metric]} {figure_text(judged.score, judged.interval(metric))} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -88,58 +88,79 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Everything that candidates are tried on; see :func:`~longtail.training.portfolio.choose_classifier`."""
+class Samples:
+    """The labeled features that classifiers are tried on.
+
+    Attributes:
+        features: float32 (N, D).
+        labels: int64 (N,).
+        counts: Images per class.
+        groups: Class indices of the shot groups.
+        metric: What to judge by: ``balanced`` accuracy, ``accuracy``, ``macro-f1``, or the mean recall of the
+            ``worst-group``.
+        units: Numbers of the images that stay together in one fold and in the bootstrap, shape (N,); None if each image
+            is one.
+        seed: Seed of folds, order, noise and the bootstrap.
+    """
 
     features: Tensor
     labels: Tensor
     counts: ClassCounts
     groups: Groups
-    numbers: IntArray
-    metric: Metric
-    batch_size: int
-    seed: int
-    units: IntArray | None
-    stop: Callable[[], object]
+    metric: Metric = "balanced"
+    units: IntArray | None = None
+    seed: int = 0
 
-    @classmethod
-    def on(
-        cls,
-        features: Tensor,
-        labels: Tensor,
-        counts: ClassCounts,
-        groups: Groups,
-        metric: Metric,
-        batch_size: int,
-        seed: int,
-        units: IntArray | None,
-        stop: Callable[[], object],
-        numbers: IntArray | None = None,
-        *,
-        repeats: int = 1,
-    ) -> Trial:
-        """Standardize features, and divide them into folds ``repeats`` times unless ``numbers`` has their folds."""
-        if numbers is None:
-            seeds = [seed + 1_000 * repeat for repeat in range(repeats)]
-            numbers = _folds(labels.numpy(), counts, units, seeds)
+    def divided(self, repeats: int = 1) -> IntArray:
+        """Divide the images into folds, and return the fold of each, shape (``repeats``, N).
+
+        Raises:
+            LongtailError: There are too few images, see :func:`can_choose`.
+        """
+        seeds = [self.seed + 1_000 * repeat for repeat in range(repeats)]
+        numbers = _folds(self.labels.numpy(), self.counts, self.units, seeds)
         if numbers is None:
             raise LongtailError(
                 f"there are too few images to choose a classifier by cross-validation: name a loss, or add images "
                 f"until two classes have {_PER_CLASS}."
             )
-        if not features.isfinite().all():
+        return numbers
+
+    def standardized(self) -> Samples:
+        """Return them with features of mean 0 and deviation 1.
+
+        Raises:
+            LongtailError: A feature is not finite.
+        """
+        if not self.features.isfinite().all():
             raise LongtailError("some features are not finite numbers: look at the images that they come from.")
-        mean, deviation = standardization(features)
-        return cls(
-            (features - mean) / deviation, labels, counts, groups, numbers, metric, batch_size, seed, units, stop
-        )
+        mean, deviation = standardization(self.features)
+        return replace(self, features=(self.features - mean) / deviation)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What candidates are tried on.
+
+    Attributes:
+        samples: Standardized.
+        numbers: The fold of each image, shape (R, N) for R repeats; -1 for images in no fold.
+        batch_size: Images per step.
+        stop: Called after each step; may raise to leave.
+    """
+
+    samples: Samples
+    numbers: IntArray
+    batch_size: int
+    stop: Callable[[], object]
 
     def run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
         """Train candidates on the first folds of each repeat, and judge each on what these hold out."""
-        with seeded(self.features.device, self.seed):
+        with seeded(self.samples.features.device, self.samples.seed):
             return self._run(tried, epochs, folds)
 
     def _run(self, tried: Sequence[Candidate], epochs: int, folds: int) -> list[Judged]:
+        samples = self.samples
         held_out = np.stack([row == fold for row in self.numbers for fold in range(folds)])
         masks = torch.from_numpy(~held_out)
         weights: dict[int, Weights] = {}
@@ -150,11 +171,11 @@ class Trial:
             begun = time.perf_counter()
             trained = train_heads(
                 list(plans.values()),
-                features=self.features,
-                labels=self.labels,
-                counts=self.counts,
+                features=samples.features,
+                labels=samples.labels,
+                counts=samples.counts,
                 batch_size=self.batch_size,
-                seed=self.seed,
+                seed=samples.seed,
                 folds=masks,
                 tick=self.stop,
                 **options,
@@ -166,13 +187,13 @@ class Trial:
             train({number: each.plan for number, each in enumerate(tried) if each.plan.head == head}, epochs=epochs)
         second = {number: each.retraining for number, each in enumerate(tried) if each.retraining is not None}
         if second:
-            rebalanced = 1 / torch.from_numpy(self.counts.at_least_one).float()[self.labels]
+            rebalanced = 1 / torch.from_numpy(samples.counts.at_least_one).float()[samples.labels]
             start = [weights[number] for number in second]
             train(second, epochs=max(1, epochs // RETRAINING), row_weights=rebalanced, start=start)
         held = [np.flatnonzero(rows) for rows in held_out]
         rows = np.concatenate(held)
-        draws = bootstrap_draws(rows, self.units, self.seed)
-        out = HeldOut(self.labels.numpy()[rows], self.counts, self.groups, self.metric, draws)
+        draws = bootstrap_draws(rows, samples.units, samples.seed)
+        out = HeldOut(samples.labels.numpy()[rows], samples.counts, samples.groups, samples.metric, draws)
         return [
             self._judge(each, weights[number], held, out, folds, seconds[number]) for number, each in enumerate(tried)
         ]
@@ -190,16 +211,16 @@ class Trial:
             folds: Folds of each repeat.
             seconds: Its share of the time of what was trained together.
         """
-        last = candidate.retraining or candidate.plan
-        scale = build_loss(last.loss, self.counts, last.options).logit_scale
+        last, samples = candidate.retraining or candidate.plan, self.samples
+        scale = build_loss(last.loss, samples.counts, last.options).logit_scale
         judgment = out.judge(
-            torch.cat([scale * weights.logits(fold, self.features[part]) for fold, part in enumerate(held)])
+            torch.cat([scale * weights.logits(fold, samples.features[part]) for fold, part in enumerate(held)])
         )
         plan, figures = candidate.plan, judgment.figures
         result = CandidateResult(
             name=candidate.name,
             loss=plan.loss,
-            head="cosine" if plan.head == "cosine" else "linear",
+            head=plan.head,
             options=dict(plan.options),
             lr=plan.lr,
             weight_decay=plan.weight_decay,
@@ -208,12 +229,12 @@ class Trial:
             tau=judgment.tau,
             folds=folds,
             score=judgment.score,
-            interval=judgment.interval(self.metric),
+            interval=judgment.interval(samples.metric),
             accuracy=float(figures["accuracy"]),
             accuracy_interval=judgment.interval("accuracy"),
             balanced_accuracy=float(figures["balanced"]),
             balanced_interval=judgment.interval("balanced"),
-            groups={name: float(figures[name]) for name in self.groups if not np.isnan(figures[name])},
+            groups={name: float(figures[name]) for name in samples.groups if not np.isnan(figures[name])},
             adjustments=tuple(
                 (tau, float(each["accuracy"]), float(each["balanced"])) for tau, each in judgment.values.items()
             ),

@@ -9,7 +9,7 @@ from longtail.config.schema import RunConfig
 from longtail.models.model import LongTailModel
 from longtail.run.portfolio import METRIC_WORDS, NOTHING_TRIED, Portfolio, describe_portfolio
 from longtail.run.search import Presentation
-from longtail.training.candidates import with_choice, with_fallback
+from longtail.training.candidates import classifier_of, with_classifier
 from longtail.training.contest import Contest
 from longtail.training.frozen_features import StoredFeatures
 from longtail.training.portfolio import choose_classifier, steps_to_choose
@@ -29,17 +29,24 @@ def choose_head(
     Returns:
         The configuration that trains the choice, and what was tried.
     """
-    prepared, reporter = contest.prepared, contest.reporter
-    labels, seed = prepared.data.splits["train"].labels, config.training.seed
+    images, head, metric = contest.training_images, config.model.head, config.training.metric
     within = contest.seconds_left_to_choose(Presentation(config.model.name, config.data.image_size, config.data.fit))
     why = contest.hindrance(model.num_features, within)
+    portfolio = replace(NOTHING_TRIED, metric=metric) if why else _try_all(contest, config, stored, within)
+    candidate = classifier_of(portfolio, model.num_features, images, head)
+    tau = portfolio.choice.tau if portfolio.candidates else 0.0
+    config = with_classifier(config, candidate, tau)
     if why:
-        changed = complete(with_fallback(config, model.num_features, len(labels), why))
-        metric = config.training.metric
-        reporter.say(f"classifier: {changed.stage1.loss.name} for {METRIC_WORDS[metric]}, as {why}")
-        return changed, replace(NOTHING_TRIED, metric=metric)
-    stage = config.stage1
-    steps = steps_to_choose(len(labels), stage.epochs, stage.batch_size, config.model.head)
+        reason = f"{candidate.plan.loss} for {METRIC_WORDS[metric]}, as {why}"
+        contest.reporter.say(f"classifier: {reason}")
+        config = config.with_reasons({"recipe": (config.recipe, reason)})
+    return complete(config), portfolio
+
+
+def _try_all(contest: Contest, config: RunConfig, stored: StoredFeatures, within: float) -> Portfolio:
+    """Try the portfolio on the features of the training images, and say what was found."""
+    stage, head, reporter = config.stage1, config.model.head, contest.reporter
+    steps = steps_to_choose(contest.training_images, stage.epochs, stage.batch_size, head)
     with reporter.bar("choosing a classifier", steps) as bar:
 
         def step() -> None:
@@ -48,20 +55,14 @@ def choose_head(
 
         portfolio = contest.engine.from_main(
             lambda: choose_classifier(
-                stored.features[0].cpu(),
-                stored.labels.cpu(),
-                prepared.counts,
-                prepared.groups,
+                contest.samples(stored),
                 epochs=stage.epochs,
                 batch_size=stage.batch_size,
-                head=config.model.head,
-                metric=config.training.metric,
-                units=contest.units,
-                seed=seed,
+                head=head,
                 within=within,
                 tick=step,
             )
         )
     for line in describe_portfolio(portfolio):
         reporter.say(line)
-    return complete(with_choice(config, portfolio)), portfolio
+    return portfolio

@@ -276,16 +276,10 @@ def try_whole_networks(
     metric, seed = config.training.metric, config.training.seed
     frozen = judge_candidate(
         classifier_of(portfolio, stored.features.shape[-1], len(split), config.model.head),
-        stored.features[0].cpu(),
-        stored.labels.cpu(),
-        contest.prepared.counts,
-        contest.prepared.groups,
+        contest.samples(stored),
         held,
         epochs=config.stage1.epochs,
         batch_size=config.stage1.batch_size,
-        metric=metric,
-        units=units,
-        seed=seed,
         stop=contest.stop,
     )
     draws = bootstrap_draws(held, units, seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from longtail.config.stage import ScheduleConfig
 from longtail.counts import ClassCounts
 from longtail.losses import LongTailLoss, build_loss
+from longtail.losses.base import HeadKind
 from longtail.models.heads import CosineHead, LinearHead
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # as in torch.optim
@@ -24,7 +25,7 @@ class HeadPlan:
 
     Attributes:
         loss: Registered name of the loss.
-        head: ``linear`` or ``cosine``.
+        head: The kind of classifier.
         lr: Peak learning rate; it falls to zero along a cosine, epoch by epoch.
         weight_decay: L2 penalty, but not of biases (Adam), or decoupled decay (AdamW).
         options: Options of the loss.
@@ -32,7 +33,7 @@ class HeadPlan:
     """
 
     loss: str
-    head: str
+    head: HeadKind
     lr: float
     weight_decay: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -9,15 +9,12 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
-from torch import Tensor
 
 from longtail.config.auto import feature_schedule
-from longtail.config.options import Metric
-from longtail.counts import ClassCounts, IntArray
-from longtail.evaluation.metrics import Groups
+from longtail.counts import IntArray
 from longtail.run.portfolio import CandidateResult, Portfolio
 from longtail.training.candidates import RETRAINING, Candidate, candidates, usual_schedule
-from longtail.training.cross_validation import SMALL, Judged, Trial, number_of_folds, number_of_repeats
+from longtail.training.cross_validation import SMALL, Judged, Samples, Trial, number_of_folds, number_of_repeats
 from longtail.training.judgment import ONE_ERROR, Judgment, compare
 
 _FINALISTS: Final = 8
@@ -93,17 +90,11 @@ def steps_to_choose(images: int, epochs: int, batch_size: int, head: str = "auto
 
 
 def choose_classifier(
-    features: Tensor,
-    labels: Tensor,
-    counts: ClassCounts,
-    groups: Groups,
+    samples: Samples,
     *,
     epochs: int | None = None,
     batch_size: int | None = None,
     head: Literal["auto", "linear", "cosine"] = "auto",
-    metric: Metric = "balanced",
-    units: IntArray | None = None,
-    seed: int = 0,
     within: float = math.inf,
     tick: Callable[[], object] = lambda: None,
 ) -> Portfolio:
@@ -121,17 +112,10 @@ def choose_classifier(
             standard error, here of the difference to the best.
 
     Args:
-        features: float32 (N, D), of the training images.
-        labels: int64 (N,).
-        counts: Training images per class.
-        groups: Class indices of the shot groups.
+        samples: Features of the training images.
         epochs: Epochs of each candidate; those of :func:`~longtail.training.candidates.usual_schedule` when None.
         batch_size: Images per step, of the same.
         head: The kind of classifier to choose from; any where ``auto``.
-        metric: What to compare: ``balanced`` accuracy, ``accuracy``, ``macro-f1``, or the mean recall of the
-            ``worst-group``.
-        units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
-        seed: Seed of folds, order and noise.
         within: Seconds; where the first round shows that these are not enough, fewer candidates go on.
         tick: Called after each step, see :func:`steps_to_choose`; may raise to leave.
 
@@ -142,15 +126,15 @@ def choose_classifier(
         >>> import torch
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
-        >>> chosen = choose_classifier(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})
+        >>> chosen = choose_classifier(Samples(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}))
         >>> chosen.choice.balanced_accuracy
         1.0
     """
     begun = time.perf_counter()
-    num_features, images = features.shape[1], len(labels)
+    images, num_features = samples.features.shape
     epochs, batch_size = usual_schedule(num_features, images, epochs, batch_size)
     folds, repeats = number_of_folds(images), number_of_repeats(num_features, images)
-    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, tick, repeats=repeats)
+    trial = Trial(samples.standardized(), samples.divided(repeats), batch_size, tick)
     first = max(1, epochs // 2)
     tried = candidates(num_features, images, head)
     kept, early = list(range(len(tried))), list[Judged]()
@@ -167,10 +151,10 @@ def choose_classifier(
     if early:  # both rounds
         results = [replace(each, seconds=each.seconds + before[each.name, each.lr].seconds) for each in results]
     return Portfolio(
-        metric=metric,
+        metric=samples.metric,
         folds=folds,
-        repeats=len(trial.numbers),
-        seed=seed,
+        repeats=repeats,
+        seed=samples.seed,
         images=int((trial.numbers[0] >= 0).sum()),
         epochs=epochs,
         batch_size=batch_size,
@@ -181,30 +165,14 @@ def choose_classifier(
     )
 
 
-def judge_features(
-    features: Tensor,
-    labels: Tensor,
-    counts: ClassCounts,
-    groups: Groups,
-    *,
-    metric: Metric = "balanced",
-    units: IntArray | None = None,
-    seed: int = 0,
-    stop: Callable[[], object] = lambda: None,
-) -> Judgment:
+def judge_features(samples: Samples, stop: Callable[[], object] = lambda: None) -> Judgment:
     """Judge features by the best of a few quick classifiers on them, in cross-validation.
 
     Features of the same images from other networks, or of other sizes, are judged on the same folds and the same draws
     of the bootstrap, so that :func:`~longtail.training.judgment.compare` can tell small differences apart.
 
     Args:
-        features: float32 (N, D).
-        labels: int64 (N,).
-        counts: Images per class.
-        groups: Class indices of the shot groups.
-        metric: What to judge by, see :func:`choose_classifier`.
-        units: Numbers of the images that stay together in one fold, shape (N,); None if each image is one.
-        seed: Seed of folds, order and noise.
+        samples: The features.
         stop: Called after each step; may raise to leave.
 
     Raises:
@@ -214,13 +182,13 @@ def judge_features(
         >>> import torch
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
-        >>> judge_features(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}).score
+        >>> judge_features(Samples(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})).score
         1.0
     """
-    epochs, batch_size = feature_schedule(len(labels))
-    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop)
-    quick = _quick(features.shape[1], len(labels))
-    judged = trial.run(quick, max(1, epochs // 2), number_of_folds(len(labels)))
+    images, num_features = samples.features.shape
+    epochs, batch_size = feature_schedule(images)
+    trial = Trial(samples.standardized(), samples.divided(), batch_size, stop)
+    judged = trial.run(_quick(num_features, images), max(1, epochs // 2), number_of_folds(images))
     return max((each.judgment for each in judged), key=lambda judgment: judgment.score)
 
 
@@ -231,38 +199,26 @@ def _quick(num_features: int, images: int) -> list[Candidate]:
 
 def judge_candidate(
     candidate: Candidate,
-    features: Tensor,
-    labels: Tensor,
-    counts: ClassCounts,
-    groups: Groups,
+    samples: Samples,
     held_out: IntArray,
     *,
     epochs: int,
     batch_size: int,
-    metric: Metric = "balanced",
-    units: IntArray | None = None,
-    seed: int = 0,
     stop: Callable[[], object] = lambda: None,
 ) -> Judgment:
     """Train a classifier without some images, and judge its answers to these.
 
     Args:
         candidate: The classifier.
-        features: float32 (N, D), of all training images.
-        labels: int64 (N,).
-        counts: Training images per class.
-        groups: Class indices of the shot groups.
+        samples: Features of all training images.
         held_out: Rows that are judged, rising.
         epochs: Epochs of its first stage.
         batch_size: Images per step.
-        metric: What to judge by, see :func:`choose_classifier`.
-        units: Numbers of the images that are drawn together by the bootstrap, shape (N,); None if each image is one.
-        seed: Seed of order, noise and the bootstrap.
         stop: Called after each step; may raise to leave.
     """
-    numbers = np.ones((1, len(labels)), dtype=np.int64)
+    numbers = np.ones((1, len(samples.labels)), dtype=np.int64)
     numbers[:, held_out] = 0
-    trial = Trial.on(features, labels, counts, groups, metric, batch_size, seed, units, stop, numbers)
+    trial = Trial(samples.standardized(), numbers, batch_size, stop)
     return trial.run([candidate], epochs, folds=1)[0].judgment
 
 
