@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from longtail.data import image_hashes
 from longtail.data.dataset import ImageData, Split
 from longtail.data.sources.registry import load_source
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UnreadableImageError
 
 PIXELS = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
 
@@ -91,6 +95,33 @@ def test_fingerprint_of_files_survives_a_move_and_sees_a_change(
     (root / "cat" / "0.png").unlink()
     with pytest.raises(LongtailError, match=r"0\.png'"):
         before.fingerprint()
+
+
+@pytest.mark.parametrize("work", [Split.fingerprint, image_hashes.image_hashes])
+@pytest.mark.parametrize(("number", "is_damage"), [(errno.ESTALE, False), (errno.ENOENT, True)])
+def test_a_file_that_the_machine_fails_to_read_is_not_damaged(
+    work: Callable[[Split], object],
+    number: int,
+    is_damage: bool,
+    make_folder: Callable[[dict[str, int]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split = load_source(str(make_folder({"cat": 2, "dog": 1}))).splits["train"]
+    (bad,) = [path for path, _ in split.select([1]).stored_paths()]
+
+    def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: Any, *words: Any, **options: Any) -> Any:
+            if path == bad:
+                raise OSError(number, os.strerror(number))
+            return function(path, *words, **options)
+
+        return refuse
+
+    monkeypatch.setattr(os, "stat", refusing(os.stat))
+    monkeypatch.setattr(image_hashes, "open", refusing(open), raising=False)
+    with pytest.raises(UnreadableImageError, match="1.png") as caught:
+        work(split)
+    assert caught.value.is_damage is is_damage
 
 
 def test_fingerprint_of_a_file_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:

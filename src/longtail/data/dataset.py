@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from longtail.counts import ClassCounts, IntArray
 from longtail.data.columns import arrow_column, in_memory, text_column
-from longtail.data.decode import decode
+from longtail.data.decode import decode, unreadable
 from longtail.data.square import Square, read_square
 from longtail.errors import LongtailError, UnreadableImageError, listed, nearest
 
@@ -256,7 +256,7 @@ class Split:
         same folder in another location has the same fingerprint.
 
         Raises:
-            UnreadableImageError: A file was deleted since the source was read.
+            UnreadableImageError: A file was deleted since the source was read, or cannot be read.
         """
         digest = hashlib.sha256()
         for label, stored in self.scan():
@@ -265,7 +265,7 @@ class Split:
             if content is None and (path := stored["path"]) is not None:
                 is_plain = not any(detour in path for detour in DETOURS)
                 shortest = path if is_plain or not self.root else os.path.normpath(path)
-                head = f"{self._relative(shortest)}:{file_size(path)}".encode()
+                head = f"{self._relative(shortest)}:{file_status(path).st_size}".encode()
             elif content is None:
                 head = b""
             # Lengths first, so that different sequences of images cannot give the same stream.
@@ -361,16 +361,16 @@ class ImageData:
         return replace(self, splits={**self.splits, **splits})
 
 
-def file_size(path: str) -> int:
-    """Return the size of a file in bytes.
+def file_status(path: str) -> os.stat_result:
+    """Return the size of a listed file, and the times of its last changes.
 
     Raises:
-        UnreadableImageError: It was deleted since the source was read.
+        UnreadableImageError: It was deleted since the source was read, or the machine cannot read it.
     """
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - no Path is made of each of a million
-    except OSError:
-        raise deleted_file(path) from None
+        return os.stat(path)  # noqa: PTH116 - no Path is made of each of a million
+    except OSError as error:
+        raise unread_file(path, error) from None
 
 
 def empty_split_finding(name: str) -> Finding:
@@ -384,14 +384,16 @@ def empty_split_finding(name: str) -> Finding:
     return Finding("note", message, "add images to it, or remove it", "split-empty")
 
 
-def deleted_file(path: str) -> UnreadableImageError:
-    """Return the error for a listed file that no longer exists.
+def unread_file(path: str, error: OSError) -> UnreadableImageError:
+    """Return the error for a listed file that no longer exists, or that the system does not let us read.
 
     Example:
-        >>> print(deleted_file("cat/1.jpg"))
+        >>> print(unread_file("cat/1.jpg", FileNotFoundError()))
         'cat/1.jpg' has gone since the source was read: restore it or start again.
     """
-    return UnreadableImageError(f"{path!r} has gone since the source was read: restore it or start again.")
+    if isinstance(error, FileNotFoundError):
+        return UnreadableImageError(f"{path!r} has gone since the source was read: restore it or start again.")
+    return unreadable(error, path, "cannot be read", "restore the access to it.")
 
 
 def portable_pixmap(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -7,8 +7,7 @@ import hashlib
 import numpy as np
 
 from longtail.counts import IntArray
-from longtail.data.dataset import Encoded, Split, deleted_file, file_size
-from longtail.errors import UnreadableImageError
+from longtail.data.dataset import Encoded, Split, file_status, unread_file
 
 
 def image_hashes(split: Split) -> list[bytes]:
@@ -31,10 +30,8 @@ def _bytes(stored: Encoded) -> bytes:
     try:
         with open(stored["path"], "rb", buffering=0) as file:  # noqa: PTH123 - no Path is made of each of a million
             return file.readall()
-    except FileNotFoundError:
-        raise deleted_file(stored["path"]) from None
     except OSError as error:
-        raise UnreadableImageError(f"{stored['path']!r} cannot be read ({error.strerror}).") from error
+        raise unread_file(stored["path"], error) from None
 
 
 def count_shared(split: Split, other: Split) -> int:
@@ -66,5 +63,5 @@ def _sizes(split: Split) -> IntArray:
         if stored["bytes"] is not None:
             sizes[row] = len(stored["bytes"])
         elif stored["path"] is not None:
-            sizes[row] = file_size(stored["path"])
+            sizes[row] = file_status(stored["path"]).st_size
     return sizes

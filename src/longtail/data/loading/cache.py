@@ -15,7 +15,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
-from longtail.data.dataset import deleted_file
+from longtail.data.dataset import file_status
 from longtail.data.loading import cache_folder
 from longtail.data.loading.workers import Decoder, decode_all
 from longtail.data.sources.registry import source_name
@@ -292,7 +292,7 @@ def image_key(decoder: Decoder) -> str:
     :func:`~longtail.data.image_hashes.image_hashes`.
 
     Raises:
-        UnreadableImageError: A file was deleted since the source was read.
+        UnreadableImageError: A file was deleted since the source was read, or cannot be read.
     """
     digest = hashlib.sha256(f"{scaling(decoder)};".encode())
     for _, stored in decoder.split.scan():
@@ -300,11 +300,7 @@ def image_key(decoder: Decoder) -> str:
         if content is not None:
             digest.update(b"bytes %d;" % len(content) + content)
         elif path is not None:
-            try:
-                status = os.stat(path)  # noqa: PTH116 - a million of them: no Path is made of each
-            except FileNotFoundError:
-                raise deleted_file(path) from None
-            name = os.fsencode(path)
+            status, name = file_status(path), os.fsencode(path)
             # ctime cannot be set, and so reveals a file that was rewritten and given its old mtime.
             times = (status.st_mtime_ns, status.st_ctime_ns)
             digest.update(b"file %d %d %d %d;" % (len(name), status.st_size, *times) + name)
