@@ -119,7 +119,7 @@ def test_a_file_that_the_machine_fails_to_read_is_not_damaged(
 
     monkeypatch.setattr(os, "stat", refusing(os.stat))
     monkeypatch.setattr(image_hashes, "open", refusing(open), raising=False)
-    with pytest.raises(UnreadableImageError, match="1.png") as caught:
+    with pytest.raises(UnreadableImageError, match=r"1\.png") as caught:
         work(split)
     assert caught.value.is_damage is is_damage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import list_parts, remove_repeats
 from longtail.predict.predict import Chosen, job_of, predict_images
 from longtail.predict.ray_pipeline import _put_blocks
-from longtail.predict.ray_work import Work, predict_part
+from longtail.predict.ray_work import PredictingActor, Work, decode, predict_part, write_rows
 from longtail.remote import RemotePath
 from longtail.run.model_files import load_info
 
@@ -90,14 +91,23 @@ def test_blocks_of_urls_become_the_table_of_the_folder(
     assert len(whole.problems) == len((tmp_path / "merged.csv.skipped.csv").read_text().splitlines()) - 1 == 1
 
 
-def test_a_store_that_is_gone_ends_the_task(ready: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def predict_on_gpu(block: Any, work: Work) -> int:
+    """Do what the tasks and the actor of a cluster with GPUs do with a block."""
+    rows = PredictingActor(work)(decode(block, work.look))
+    return sum(write_rows(rows, work)["images"].to_pylist())
+
+
+@pytest.mark.parametrize("predict_block", [predict_part, predict_on_gpu])
+def test_a_store_that_is_gone_ends_the_task(
+    predict_block: Callable[[Any, Work], int], ready: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocks, work = blocks_of(ready, f"{bucket}/photos", RemotePath(f"{bucket}/parts"), "first")
     store = type(fsspec.filesystem("memory"))
     with monkeypatch.context() as patch:
         patch.setattr(store, "cat_file", failing(store.cat_file, 10**9, PermissionError))
         with pytest.raises(LongtailError, match=r"busy.*repeat"):
-            predict_part(blocks[0], work)
+            predict_block(blocks[0], work)
     blocks, work = blocks_of(ready, f"{bucket}/photos", RemotePath(f"{bucket}/parts"), "second")
     monkeypatch.setattr(store, "cat_file", failing(store.cat_file, 10**9, PermissionError))
     monkeypatch.setattr(predict, "_MOST_FAILED", 64 - 50 + 1)  # those that were tried do not count
-    assert predict_part(blocks[0], work) == 64
+    assert predict_block(blocks[0], work) == 64

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from longtail.config.options import EngineName
+from longtail.errors import LongtailError
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.images import Item
 from longtail.predict.parts import KEY, POSITION, Job, write_part
@@ -123,10 +124,24 @@ class PredictingActor:
         self._predictor = _predictor(work.job.model, work.run, work.device, work.engine, work.prior)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return the rows of a block of decoded images."""
+        """Return the rows of a block of decoded images.
+
+        If a store fails for good, the rows before are written here, so that the next command gets past their images.
+
+        Raises:
+            LongtailError: It does.
+        """
         columns: tuple[list[Any], ...] = tuple(block[name].to_pylist() for name in ("name", "image", PROBLEM))
         items = (Item(os.fsdecode(name), image or b"", problem) for name, image, problem in zip(*columns, strict=True))
-        return pa.concat_tables(_rows(items, block, self._predictor, self._work, threads=1))
+        tables = list[pa.Table]()
+        try:
+            for rows in _rows(items, block, self._predictor, self._work, threads=1):
+                tables.append(rows)
+        except LongtailError:
+            if tables:
+                write_rows(pa.concat_tables(tables), self._work)
+            raise
+        return pa.concat_tables(tables)
 
 
 def write_rows(rows: pa.Table, work: Work) -> pa.Table:
