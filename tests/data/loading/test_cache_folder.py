@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,18 @@ def test_a_table_does_not_make_room_by_another_one_of_this_process(
         assert len(cache_entries()) == 2
 
 
+def test_tables_in_use_leave_the_room_to_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [parquet(tmp_path / f"{name}.parquet") for name in ("train", "test")]
+    monkeypatch.setenv("LONGTAIL_CACHE_GB", str(1.5 * files[0].stat().st_size / 1e9))
+    load_source(f"parquet:{tmp_path}")
+    for part in ("a", "b"):
+        contents = Contents("features", "photos", "resnet20", 1)
+        kept_on_disk(part, 1000, torch.Tensor.zero_, contents, warn=pytest.fail)
+    keep_folder("small.table", 0, lambda path: path and path.mkdir(), lambda _: UNKNOWN)
+    kinds = [entry.contents.kind for entry in cache_entries()]
+    assert (kinds.count("table"), kinds.count("features")) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("error", "stays"),
     [
@@ -128,6 +141,15 @@ def test_an_entry_of_another_user_stays(folder: Path, monkeypatch: pytest.Monkey
         make_room(folder, 0, keep="ours")
         assert not remove_entry(folder / "theirs.pixels")
     assert remove_entry(folder / "theirs.pixels")
+
+
+def test_an_entry_that_cannot_be_deleted_keeps_its_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_source(f"parquet:{parquet(tmp_path / 'animals.parquet')}")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    assert not remove_entry(cache_entries()[0].path)
+    assert cache_entries()[0].contents.kind == "table"
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_a_parquet_source(

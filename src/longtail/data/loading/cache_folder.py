@@ -194,10 +194,10 @@ def _contents(path: Path) -> Contents:
 
 
 def keep_table(source: str, files: Sequence[Path], read: Callable[[Path | None], Table]) -> Table:
-    """Keep the rows of table files in the cache as memory-mapped Arrow files, which count towards its size.
+    """Keep the rows of table files in the cache as memory-mapped Arrow files.
 
-    The source cannot be read without them, so they are kept even if they exceed the limit of the cache, with what this
-    process has mapped before.
+    The source cannot be read without them, so they are kept even if they exceed the limit of the cache, and leave its
+    room to what is computed of them: they count towards its size only for processes that do not use them.
 
     Args:
         source: SOURCE of the table, its absolute path if it has one.
@@ -271,7 +271,7 @@ def keep_folder(
                 ) from error
             raise
         if path.exists():
-            _in_use[path] += 1
+            _in_use[path] += 1  # for good: its rows may be mapped by tables that were made of it
             describe(path, contents(entry))
             with suppress(OSError):  # another user's
                 os.utime(path)
@@ -352,20 +352,21 @@ def by_source(entries: Sequence[CacheEntry]) -> list[SourceUse]:
 
 
 def has_room(budget: float) -> bool:
-    """Whether the entries that this process has mapped fit the budget, in bytes.
+    """Whether the files that this process has mapped fit the budget, in bytes; folders in use do not count.
 
     Example:
         >>> has_room(math.inf), has_room(-1)
         (True, False)
     """
-    return sum(size for path, size in cache_sizes().items() if _in_use[path]) <= budget
+    mapped = (size for path, size in cache_sizes().items() if _in_use[path] and path.suffix not in FOLDERS)
+    return sum(mapped) <= budget
 
 
 def make_room(folder: Path, budget: float, *, keep: str) -> None:
     """Delete remains of killed processes, then the least recently used entries, until the folder fits the budget.
 
     What this process has mapped stays, or it would be made anew at every start, and so do the counts of streams, which
-    are small.
+    are small. Its folders do not count, as a source cannot be read without its table.
 
     Args:
         folder: The cache.
@@ -375,7 +376,7 @@ def make_room(folder: Path, budget: float, *, keep: str) -> None:
     for leftover in folder.glob(f"*{UNFINISHED}"):
         if leftover.stem != keep:
             remove_entry(leftover)
-    entries = cache_entries()
+    entries = [entry for entry in cache_entries() if not (_in_use[entry.path] and entry.path.suffix in FOLDERS)]
     total = sum(entry.size for entry in entries)
     for entry in reversed(entries):
         if total <= budget:
@@ -399,10 +400,12 @@ def remove_entry(path: Path) -> bool:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+            if path.exists():
+                return False
             path.with_suffix(_DESCRIPTION).unlink(missing_ok=True)
     except (Timeout, OSError):
         return False
-    return not path.exists()
+    return True
 
 
 def _utc(seconds: float) -> str:
