@@ -256,23 +256,44 @@ def cannot_write(path: Place, error: OSError) -> LongtailError:
     return LongtailError(f"{path} cannot be written ({error.strerror or error}): {remedy}.")
 
 
+def system_errors(error: BaseException | None) -> list[OSError]:
+    """Return the errors of the system among an error and those that it was raised from.
+
+    Example:
+        >>> error = RuntimeError("the table cannot be made")
+        >>> error.__cause__ = OSError(28, "No space left on device")
+        >>> system_errors(error)
+        [OSError(28, 'No space left on device')]
+    """
+    errors = []
+    while error is not None:
+        if isinstance(error, OSError):
+            errors.append(error)
+        error = error.__cause__
+    return errors
+
+
 def refused_cache(error: BaseException) -> str:
     """Return why the cache of the Hugging Face hub cannot be written, with the remedy; empty for any other error.
 
+    What says so is raised without a cause, as commands take a full disk among the causes for the one of their output.
+
     Example:
-        >>> refused_cache(OSError(13, "Permission denied"))
+        >>> refused_cache(OSError(13, "Permission denied", "hub"))
         "the hub's cache cannot be written (Permission denied): set HF_HOME to a folder that can be"
         >>> refused_cache(OSError("no route to host"))
         ''
     """
-    match getattr(error, "errno", None):
-        case errno.ENOSPC | errno.EDQUOT:
-            remedy = "free some space, or set HF_HOME to a folder on another disk"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            remedy = "set HF_HOME to a folder that can be"
-        case _:
-            return ""
-    return f"the hub's cache cannot be written ({getattr(error, 'strerror', None) or error}): {remedy}"
+    for each in system_errors(error):
+        match each.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                remedy = "free some space, or set HF_HOME to a folder on another disk"
+            case errno.EACCES | errno.EPERM | errno.EROFS if each.filename:  # a firewall's error names no file
+                remedy = "set HF_HOME to a folder that can be"
+            case _:
+                continue
+        return f"the hub's cache cannot be written ({each.strerror or each}): {remedy}"
+    return ""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from longtail.commands.output import is_disk_full
 from longtail.errors import LongtailError
 from longtail.models import backbones, build_backbone, build_model, last_blocks
 
@@ -66,7 +67,10 @@ def test_pretrained_weights_that_do_not_exist() -> None:
         build_backbone("resnet32", pretrained=True)
 
 
-@pytest.mark.parametrize("error", [OSError("no such host.\ndetails"), RuntimeError("No pretrained weights exist")])
+@pytest.mark.parametrize(
+    "error",
+    [OSError("no such host.\ndetails"), RuntimeError("No pretrained weights exist"), OSError(28, "No space left")],
+)
 def test_pretrained_weights_out_of_reach(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     timm = backbones.timm_module()
 
@@ -78,6 +82,7 @@ def test_pretrained_weights_out_of_reach(error: Exception, monkeypatch: pytest.M
     with pytest.raises(LongtailError, match="cache") as caught:
         build_backbone("timm:resnet10t", pretrained=True)
     assert "\n" not in str(caught.value)
+    assert not is_disk_full(caught.value), "of the run"
 
 
 def test_last_blocks_name_all_that_follows() -> None:

@@ -234,7 +234,7 @@ def test_offline_is_one_sentence(ready: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_is_one_sentence(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, "refused")
+        raise OSError(number, "refused", "hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(LongtailError, match="HF_HOME"):

@@ -22,7 +22,7 @@ from rich.text import Text
 from longtail.config.schema import Choice, RunConfig
 from longtail.config.stage import StageConfig
 from longtail.errors import LongtailError, UsageError
-from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path
+from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path, system_errors
 from longtail.formatting import duration_text, figure_text, interval_text, percent
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -109,17 +109,16 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
     return table
 
 
-def is_disk_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or the one it was raised from, says that no space is left.
 
     Example:
         >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("denied"))
         (True, False)
     """
-    if error is None:
-        return False
-    full = isinstance(error, OSError) and (error.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(error))
-    return full or is_disk_full(error.__cause__)
+    return any(
+        each.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(each) for each in system_errors(error)
+    )
 
 
 def print_line(text: str, style: str | None = None) -> None:

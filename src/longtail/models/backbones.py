@@ -271,7 +271,7 @@ def _create(name: str, *, pretrained: bool, options: dict[str, object]) -> nn.Mo
         return cast("nn.Module", timm.create_model(name, pretrained=True, num_classes=0, **options))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if why := refused_cache(error):
-            raise LongtailError(f"the weights of 'timm:{name}' could not be fetched, {why}.") from error
+            raise LongtailError(f"the weights of 'timm:{name}' could not be fetched, {why}.") from None
         reason = first_line(error).rstrip(".")
         if "img_size" in options and "size mismatch" in str(error):
             own = native_size(name)

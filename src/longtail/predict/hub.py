@@ -200,7 +200,7 @@ def _in_words(failed: str) -> Iterator[None]:
         raise LongtailError(f"{failed}: {hint} ({first_line(error)})") from error
     except (library, OSError) as error:
         if why := refused_cache(error):
-            raise LongtailError(f"{failed}, {why}.") from error
+            raise LongtailError(f"{failed}, {why}.") from None
         raise LongtailError(
             f"{failed}, the hub cannot be reached ({first_line(error)}): connect and try again."
         ) from error

@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from longtail.commands.output import is_disk_full
 from longtail.data.dataset import portable_pixmap
 from longtail.data.loading.cache import kept_on_disk
 from longtail.data.loading.cache_folder import UNKNOWN, Contents, cache_entries, keep_folder, make_room, remove_entry
@@ -125,8 +126,9 @@ def test_a_full_disk_is_not_laid_on_the_table(tmp_path: Path, monkeypatch: pytes
         raise RuntimeError("the data set cannot be made") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(datasets.Dataset, "from_parquet", full)
-    with pytest.raises(LongtailError, match="LONGTAIL_CACHE "):
+    with pytest.raises(LongtailError, match="LONGTAIL_CACHE ") as caught:
         load_source(f"parquet:{parquet(tmp_path / 'animals.parquet')}")
+    assert not is_disk_full(caught.value), "of the run"
     assert cache_entries() == []
 
 
@@ -143,9 +145,7 @@ def test_an_entry_of_another_user_stays(folder: Path, monkeypatch: pytest.Monkey
     assert remove_entry(folder / "theirs.pixels")
 
 
-def test_an_entry_that_cannot_be_deleted_keeps_its_description(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_that_cannot_be_deleted_keeps_its_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_source(f"parquet:{parquet(tmp_path / 'animals.parquet')}")
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     assert not remove_entry(cache_entries()[0].path)

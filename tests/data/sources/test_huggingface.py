@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longtail.commands.output import is_disk_full
 from longtail.data.sources import huggingface as hub
 from longtail.data.sources.registry import load_source
 from longtail.errors import LongtailError
@@ -111,6 +112,18 @@ def test_no_network_says_what_to_do(hub_holds: Callable[[object], list[str]], sp
     with pytest.raises(LongtailError, match=r"hf:SAVED_DIR.*parquet:") as caught:
         load_source(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("refused", [OSError(28, "No space left"), PermissionError(13, "Permission denied", "hub")])
+def test_a_cache_of_the_hub_that_cannot_be_written_is_said(
+    hub_holds: Callable[[object], list[str]], refused: OSError
+) -> None:
+    error = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = refused
+    hub_holds(error)
+    with pytest.raises(LongtailError, match="HF_HOME") as caught:
+        load_source("hf:someone/birds")
+    assert not is_disk_full(caught.value), "of the run"
 
 
 def test_an_unknown_name_and_one_that_wants_a_choice(hub_holds: Callable[[object], list[str]]) -> None:

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from longtail.errors import LongtailError
+from longtail.files import system_errors
 from longtail.validation import read_json
 
 DEFAULT_GIGABYTES = 20.0
@@ -261,14 +262,14 @@ def keep_folder(
         try:
             entry = read(path)
         except BaseException as error:
-            numbers = _system_errors(error)
+            numbers = {each.errno for each in system_errors(error)} - _MISSING
             if not is_stored or (isinstance(error, Exception) and not isinstance(error, MemoryError) and not numbers):
                 shutil.rmtree(path, ignore_errors=True)  # the next call starts over
             if numbers & _FULL:
                 raise LongtailError(
                     f"the disk of the cache {path.parent} is full: free some space, or set LONGTAIL_CACHE to a folder "
                     "on another disk."
-                ) from error
+                ) from None  # with its cause, it would be taken for the disk of the run
             raise
         if path.exists():
             _in_use[path] += 1  # for good: its rows may be mapped by tables that were made of it
@@ -276,16 +277,6 @@ def keep_folder(
             with suppress(OSError):  # another user's
                 os.utime(path)
         return entry
-
-
-def _system_errors(error: BaseException | None) -> set[int | None]:
-    """Return the numbers of an error of the system, and of those it was raised from, such as too many open files."""
-    numbers = set()
-    while error is not None:
-        if isinstance(error, OSError):
-            numbers.add(error.errno)
-        error = error.__cause__
-    return numbers - _MISSING
 
 
 def use(path: Path, mapped: object) -> None:

@@ -16,6 +16,7 @@ from longtail.data.dataset import ImageData
 from longtail.data.sources.image_tables import from_tables
 from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, first_line
+from longtail.files import refused_cache
 
 if TYPE_CHECKING:
     import datasets
@@ -81,6 +82,8 @@ def download(name: str) -> Mapping[str, datasets.Dataset]:
     except datasets.exceptions.DatasetNotFoundError:
         raise LongtailError(f"the hub has no data set {name!r}, nor is there such a folder: check the name.") from None
     except Exception as error:  # the hub client's errors come from three libraries that share no base class
+        if why := refused_cache(error):
+            raise LongtailError(f"{name!r} could not be fetched, {why}.") from None
         raise LongtailError(f"{name!r} could not be fetched from the hub{_reason(error)}") from error
     tables: Mapping[str, datasets.Dataset] = loaded
     return tables
