@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import os
@@ -313,8 +314,10 @@ def _walk(
                         path, below = os.path.join(folder, entry.name), (*names, entry.name)  # noqa: PTH118
                         try:
                             is_folder, is_file = entry.is_dir(), entry.is_file()
-                        except OSError:  # a link in a ring, or to a place that may not be seen: reading it says so
-                            is_file = bool(os.path.splitext(entry.name)[1])  # noqa: PTH122
+                        except OSError as error:
+                            # A link in a ring, or to a place that may not be seen, which may hold any number of images.
+                            is_image = is_image_path(entry.name) or is_unread_path(entry.name)
+                            is_file = is_image or error.errno == errno.ELOOP or not enter(below)
                             is_folder = not is_file
                         if is_folder:
                             if enter(below):
