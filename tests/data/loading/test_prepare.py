@@ -181,9 +181,9 @@ def test_a_link_is_followed_and_what_cannot_be_replaced_is_refused_before_the_wo
     def busy(_: Path) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
-    for name, replacement in (("rmdir", busy), ("is_mount", lambda path: path.name == "empty")):
+    for of, name, replacement in ((Path, "rmdir", busy), (os.path, "ismount", lambda path: path.name == "empty")):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, name, replacement)
+            patch.setattr(of, name, replacement)
             with pytest.raises(LongtailError, match="mount point"):
                 write_resized(photos, tmp_path / "empty", 16, workers=0, tick=begun)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "empty", "photos", "small"]

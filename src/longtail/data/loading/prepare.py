@@ -140,7 +140,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 def _check_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LongtailError(f"{out} exists already: name another --out, or remove it first.")
-    if out.is_mount() or out == Path.cwd():
+    if os.path.ismount(out) or out == Path.cwd():
         raise _irreplaceable(out)
 
 
