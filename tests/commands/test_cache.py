@@ -136,11 +136,11 @@ def test_without_a_home(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_counts_of_streams_are_listed_and_deleted(cli: Cli, folder: Path) -> None:
     folder.mkdir()
     (folder / "a.index").write_bytes(bytes(500))
-    describe(folder / "a.index", Contents("index", "stream:/data/birds", "", 9))
+    describe(folder / "a.index", Contents("index", "/data/birds", "", 9))
     assert [use["what"] for use in json.loads(cli("cache", "--json").out)["sources"]] == ["counts of a stream"]
     make_room(folder, 0, keep="")
     assert (folder / "a.index").exists(), "small, and hours of work"
-    cli("cache", "--clear")
+    cli("cache", "--clear", "stream:/data/birds")
     assert not (folder / "a.index").exists()
 
 

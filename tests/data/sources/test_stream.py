@@ -21,10 +21,11 @@ from streams import COUNTS, tar, write_stream
 
 from longtail.config.schema import DataConfig
 from longtail.data.dataset import Split
+from longtail.data.loading.cache_folder import cache_entries
 from longtail.data.shard_index import INDEX_FILE, INDEX_FORMAT, ShardIndex
 from longtail.data.shard_reader import ShardFolder, ShardReader, open_shard
 from longtail.data.sources import stream
-from longtail.data.sources.registry import absolute_source, load_source
+from longtail.data.sources.registry import absolute_source, load_source, source_name
 from longtail.data.sources.stream import StreamedSplit
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
@@ -153,6 +154,18 @@ def test_the_index_of_a_place_that_cannot_be_written_is_in_the_cache(
     assert not (tmp_path / INDEX_FILE).exists()
     monkeypatch.setattr(ShardReader, "labels", lambda *_: pytest.fail("the images were counted again"))
     assert load_source(f"stream:{tmp_path}").counts().counts == (1, 2)
+
+
+def test_the_cache_lists_a_stream_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        write(tmp_path / "shards" / f"{name}-0.parquet", ["cat", "lynx"] * 3)
+    (tmp_path / "shards" / INDEX_FILE).mkdir()  # so that it cannot be written there
+    train_of("stream:shards").hold_out({"validation": 0.25}, seed=0)
+    entries = cache_entries()
+    assert {entry.contents.kind for entry in entries} == {"index", "table"}
+    assert {entry.contents.source for entry in entries} == {str(tmp_path / "shards")} == {source_name("stream:shards")}
 
 
 def test_the_index_of_changed_shards_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

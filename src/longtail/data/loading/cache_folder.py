@@ -220,7 +220,7 @@ def keep_rows(
 
     Args:
         words: The values that decide what it is, as JSON has them: the name of its folder is a hash of them.
-        source: SOURCE as the user typed it.
+        source: SOURCE of the rows, its absolute path if it has one.
         read: As for :func:`keep_folder`.
         count: Tells how many rows were read.
 

@@ -13,7 +13,7 @@ from longtail.data.sources.csv import load_csv
 from longtail.data.sources.folder import load_folder
 from longtail.data.sources.huggingface import HUB, is_saved_dataset, load_hf
 from longtail.data.sources.parquet import load_parquet, parquet_files
-from longtail.data.sources.stream import STREAM, load_stream
+from longtail.data.sources.stream import STREAM, load_stream, stream_path
 from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, listed, nearest
 
@@ -137,8 +137,8 @@ def source_path(spec: str) -> Path | None:
         ('/data/birds.csv', None, None)
     """
     prefix, rest = _split_prefix(spec)
-    if prefix == STREAM and ("://" in rest or "*" in rest):
-        return None
+    if prefix == STREAM:
+        return stream_path(rest)
     path = Path(rest).expanduser() if prefix else Path(rest)
     may_be_name = prefix in {"", HUB} and (spec in NAMES or not (path.is_absolute() or path.exists()))
     return path.absolute() if rest and not may_be_name else None

@@ -156,7 +156,8 @@ class StreamedSplit(Split):
         Raises:
             LongtailError: No image can be held out.
         """
-        order = held_out_order(self.source, self.folder, self.whole, self.reader, most=MOST_HELD_OUT, seed=seed)
+        stored_as = _stored_as(self.source)
+        order = held_out_order(stored_as, self.folder, self.whole, self.reader, most=MOST_HELD_OUT, seed=seed)
         rest, split_of = self, dict[tuple[int, int], str]()
         for name, fraction in fractions.items():
             rest, rows_of = rest._without(order, fraction, f"--data.{name}_fraction")
@@ -169,7 +170,7 @@ class StreamedSplit(Split):
         )
         rows = [(*place, split_of[place]) for place in sorted(split_of)]
         words = [*_words(self.folder, self.reader, self.shards), rows]
-        return rest, _kept(words, self.source, list(fractions), images)
+        return rest, _kept(words, stored_as, list(fractions), images)
 
     def _without(self, order: IntArray, fraction: float, option: str) -> tuple[StreamedSplit, Sequence[frozenset[int]]]:
         """Return the stream without a fraction of every class, and the rows of each shard that it is without."""
@@ -194,6 +195,21 @@ class StreamedSplit(Split):
         )
         reader = replace(self.reader, left_out={**self.reader.left_out, **left_out})
         return StreamedSplit(self.source, self.folder, remaining, reader, self.whole), rows_of
+
+
+def stream_path(spec: str) -> Path | None:
+    """Return the absolute path of a stream; None for a URL or a pattern.
+
+    Example:
+        >>> stream_path("/data/birds").as_posix(), stream_path("s3://bucket/birds"), stream_path("/data/*.tar")
+        ('/data/birds', None, None)
+    """
+    return None if not spec or "://" in spec or "*" in spec else Path(spec).expanduser().absolute()
+
+
+def _stored_as(source: str) -> str:
+    """Return the name of a stream in the cache, as :func:`longtail.data.sources.registry.source_name` does."""
+    return str(stream_path(source.removeprefix(f"{STREAM}:")) or source)
 
 
 def load_stream(spec: str, columns: Columns) -> ImageData:
@@ -227,7 +243,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
     index = _stored_index(folder, label)
     if index is None:
         with locked_entry(_index_name(folder, label)):  # others wait, and read what one has counted
-            index = _stored_index(folder, label) or _count(source, folder, label, reader)
+            index = _stored_index(folder, label) or _count(_stored_as(source), folder, label, reader)
     splits: dict[str, Split] = {}
     for name, part in index.splits.items():
         files = [shard.file for shard in part.shards]
@@ -237,7 +253,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
             continue
         read = reader(files, index.classes)
         images = ((name, each) for number in range(len(files)) for each in read.images(number))
-        splits |= _kept(_words(folder, read, part), source, [name], images)
+        splits |= _kept(_words(folder, read, part), _stored_as(source), [name], images)
     if "train" not in splits:
         raise LongtailError(f"{source!r} has no shard of training images: rename one train-*, or widen the pattern.")
     findings = [*untrained(index.classes, splits), *_unread_files(folder, index), *_slow_draws(index.splits["train"])]

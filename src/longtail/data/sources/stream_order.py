@@ -54,7 +54,7 @@ def keep_labels(
     """Read the labels of shards once, and keep them, 4 bytes each; what is kept is mapped, not read.
 
     Args:
-        source: SOURCE as the user typed it.
+        source: SOURCE of the shards, its absolute path if it has one.
         folder: The shards.
         files: Those to read.
         reader: Reads them.
@@ -98,7 +98,7 @@ def held_out_order(
     """Return the images of each class that are held out first, by a hash of shard and row.
 
     Args:
-        source: SOURCE as the user typed it.
+        source: SOURCE of the shards, its absolute path if it has one.
         folder: The shards.
         shards: Index of all of them.
         reader: Reads them.
