@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from longtail.errors import LongtailError
-from longtail.models import build_model
+from longtail.models import build_model, inference_engine
 from longtail.models.inference_engine import WORTHWHILE, choose_engine, compile_backbone, openvino_problem
 from longtail.models.model import LongTailModel
 from longtail.models.preprocessing import Preprocessing
@@ -144,6 +145,20 @@ def test_a_damaged_network_is_converted_again(damage: str, tmp_path: Path) -> No
     assert torch.equal(again(pixels(3, 12)), expected)
     assert said == ["the network runs on OpenVINO (fp32)."]
     assert weights.read_bytes() == whole
+
+
+@needs_openvino
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_a_good_network_stays_where_the_machine_cannot_read_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("plain-cnn", 5).eval()
+    compiled(model, 12)
+    stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.network/*")}
+    monkeypatch.setattr(inference_engine, "_network", Mock(side_effect=error))
+    with pytest.raises(LongtailError, match="cannot run"):
+        compiled(model, 12)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.network/*")} == stored
 
 
 @needs_openvino

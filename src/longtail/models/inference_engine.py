@@ -317,6 +317,8 @@ def _compile(
         is_stored = folder is not None and folder.exists()
         try:
             return _checked(pixels, _network(pixels, side, folder), side, precision)
+        except (MemoryError, OSError):  # of the machine, such as too many open files
+            raise
         except Exception:
             if folder is None or not is_stored:
                 raise
