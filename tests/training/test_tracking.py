@@ -18,6 +18,7 @@ from unittest.mock import Mock
 import pytest
 from ctrl_c import CtrlC
 
+from longtail.config.build import with_options
 from longtail.config.resolve import resolve
 from longtail.config.schema import DataConfig, ModelConfig, RunConfig
 from longtail.console import Interrupted, Reporter
@@ -25,6 +26,7 @@ from longtail.errors import LongtailError
 from longtail.run.layout import read_config
 from longtail.training import time_estimate
 from longtail.training.launch import resume_run, start_run
+from longtail.training.time_estimate import TooSlowError
 from longtail.training.tracking import Tracking, hyperparameters
 
 Build = Callable[..., RunConfig]
@@ -286,16 +288,30 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
     return tracker
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 def test_a_run_that_was_shortened_is_logged_as_it_is_trained(
-    fake: FakeTracker, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_late: bool, fake: FakeTracker, quiet: Reporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 60.0)
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 1e6 if is_late else 60.0)
+    monkeypatch.setattr(time_estimate.Pace, "on_step_end", Mock(side_effect=TooSlowError(60.0) if is_late else None))
     small = {"data.source": "digits", "model.name": "plain-cnn", "data.image_size": 8, "stage1.epochs": 20}
     config = resolve(small | {"training.time_limit": 90.0, "training.tracker": "tensorboard"})
     start_run(config, tmp_path / "run", quiet)
     epochs = read_config(tmp_path / "run").stage1.epochs
+    assert epochs < 20
     assert [options["stage1.epochs"] for options in fake.options] == [epochs]
     assert fake.steps == [*range(1, epochs + 1), epochs]
+
+
+def test_the_options_of_a_run_that_was_stopped_in_its_first_epoch_are_logged_once(
+    fake: FakeTracker, tracked: Callable[[str], RunConfig], quiet: Reporter, tmp_path: Path
+) -> None:
+    config = tracked("tensorboard")
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", quiet, callbacks=[CtrlC(1, 0, step=1)])
+    changed = with_options(config, {"data.workers": 1})
+    resume_run(changed, tmp_path / "run", quiet)
+    assert [options["data.workers"] for options in fake.options] == [1]
 
 
 def test_no_home_is_needed(

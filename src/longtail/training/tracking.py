@@ -31,8 +31,9 @@ class Tracking(Callback):
     """Logs a run to its tracker; to be used in a ``with`` statement, which ends the tracker's run in any case.
 
     A resumed run continues in the same run of the tracker, whose name is stored in ``tracker.json`` of the RUN folder.
-    The options are logged when the first stage begins, by which time everything is chosen. A tracker that cannot be
-    reached before training is an error. One that fails later is reported, and the run continues without it.
+    The options are logged with the first epoch, by which time everything is chosen, and shortened where the first steps
+    were too slow. A tracker that cannot be reached before training is an error. One that fails later is reported, and
+    the run continues without it.
 
     Args:
         config: The run.
@@ -73,7 +74,7 @@ class Tracking(Callback):
             return self
         stored = read_tracker(self.out)
         saved = stored.run if stored is not None and stored.tracker == self.name else None
-        # A first epoch is recorded after them, and MLflow takes no other values for them.
+        # They are logged with the first row, and MLflow takes no other values for them.
         self._knows_options = saved is not None and (self.out / HISTORY_FILE).is_file()
         # Runs of a grid start together, and the first makes the project that the others would make as well.
         home = os.path.expanduser("~")  # noqa: PTH111  # without an error where there is none, as in a container
@@ -96,15 +97,11 @@ class Tracking(Callback):
     def __exit__(self, *_: object) -> None:
         self._finish()
 
-    def on_stage_begin(self, stage: StageRun) -> None:
-        """Log the options of the run, once."""
-        del stage
+    def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
+        """Log the line of an epoch; before the first one, the options of the run."""
         if not self._knows_options:
             self._knows_options = True
             self._send("store_init_configuration", hyperparameters(self.config))
-
-    def on_epoch_end(self, stage: StageRun, row: dict[str, Any]) -> None:
-        """Log the line of an epoch."""
         before = sum(each.epochs for number, each in self.config.stages.items() if number < stage.index)
         self.log(row, step=before + row["epoch"])
 
