@@ -120,6 +120,19 @@ def test_what_was_asked_for_is_enough_also_where_it_is_less_than_an_epoch(
     assert fitted == config
 
 
+def test_the_epoch_that_a_contest_promises_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "measure_training_rate", lambda *_, **__: 20.0)
+    on_features = {"epochs": 10, "train": "classifier", "cached_views": 1}
+    options = {"model.name": "plain-cnn", "finetune.epochs": 5, "training.validate_every": 1}
+    config = resolve({"stage1": on_features, "stage2": on_features}, options)
+    model: Any = None  # whose rate is given
+    images, engine = {"train": 1000, "validation": 200, "test": 200}, Engine(cpu())
+    promised = 12 + 1.15 * (1400 * 0.001 + (1000 + 400 / 3) / 20)  # as Contest.require_time
+    limit = TimeLimit(promised + 1)
+    fitted, _ = time_estimate.fit_to_limit(config, images, model, engine, limit, QUIET.say, seconds_per_image=0.001)
+    assert 1 <= fitted.finetune.epochs * fitted.finetune.epoch_share < 1.1
+
+
 def test_a_stage_that_is_late_is_shortened_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(pace: Pace, stage: StageRun, progress: Progress) -> None:
         del pace, stage

@@ -19,7 +19,16 @@ from longtail.errors import LongtailError
 from longtail.models.heads import build_head
 from longtail.run.layout import write_config
 from longtail.run.portfolio import write_portfolio
-from longtail.run.search import NO_MORE, Search, describe_search, left_open, nothing_compared, read_search, write_search
+from longtail.run.search import (
+    NO_MORE,
+    Presentation,
+    Search,
+    describe_search,
+    left_open,
+    nothing_compared,
+    read_search,
+    write_search,
+)
 from longtail.training.contest import Contest
 from longtail.training.experiment import Experiment
 from longtail.training.head_choice import choose_head
@@ -169,5 +178,17 @@ class AutomaticExperiment(Experiment):
 
     def _in_time(self, config: RunConfig, *, has_features: bool = False) -> tuple[RunConfig, str]:
         """Return a configuration that is short enough for the time limit, and what more time would buy."""
-        say = self.reporter.say
-        return fit_to_limit(config, self.images, self.model, self.engine, self.limit, say, has_features=has_features)
+        if self.limit.seconds is None:
+            return config, ""
+        shown = Presentation(config.model.name, config.data.image_size, config.data.fit)
+        begins_on_features = config.is_on_features_through(min(config.stages))
+        return fit_to_limit(
+            config,
+            self.images,
+            self.model,
+            self.engine,
+            self.limit,
+            self.reporter.say,
+            seconds_per_image=self.contest.seconds_per_image(shown) if begins_on_features else None,
+            has_features=has_features,
+        )

@@ -373,6 +373,7 @@ def fit_to_limit(
     limit: TimeLimit,
     say: Callable[[str], object],
     *,
+    seconds_per_image: float | None = None,
     has_features: bool = False,
 ) -> tuple[RunConfig, str]:
     """Return a configuration whose stages are short enough for a time limit, all shortened in the same proportion.
@@ -387,6 +388,7 @@ def fit_to_limit(
         engine: Precision of the training.
         limit: The time that there is.
         say: Called with one line where anything is shortened.
+        seconds_per_image: From the file of an image to its feature, for stages on features; by default a forward pass.
         has_features: The features of the training images are there already.
 
     Raises:
@@ -397,22 +399,25 @@ def fit_to_limit(
         return config, ""
     rate = measure_training_rate(model, config.data.image_size, through[0].batch_size, engine, stage=through[0])
     forward, evaluated = MARGIN * FORWARD_SHARE / rate, sum(count for name, count in images.items() if name != "train")
+    feature = forward if seconds_per_image is None else MARGIN * seconds_per_image
     stages, every = list(config.stages.values()), config.training.validate_every
-    # Shortened: the steps, and the validations between them. Left: evaluations, and the features of a stage on them.
+    # Shortened: the steps, and the validations between them. Left: evaluations, those of stages on features once, and
+    # the features that these train on. As Contest.require_time has it, which has promised an epoch of fine-tuning.
     validations = sum(stage.epochs // every for stage in through) if every else 0
     epochs = sum(stage.epochs * stage.epoch_share for stage in through)
-    passes = images["train"] * training_passes(config)
-    whole = MARGIN * passes / rate + forward * validations * images.get("validation", 0)
+    steps = MARGIN * images["train"] * training_passes(config) / rate
+    whole = steps + forward * validations * images.get("validation", 0)
     views = 0 if has_features else max(stage.cached_views for stage in stages)
-    fixed = forward * (evaluated * len(stages) + views * images["train"])
-    share = min((limit.left - RESERVE - fixed) / whole, 1.0)
-    if share < min(1 / epochs, 1):
-        shortest = limit.spent + RESERVE + fixed + whole * min(1 / epochs, 1)
+    computed = evaluated * (len(through) < len(stages)) + views * images["train"]
+    fixed, least = forward * evaluated * len(through) + feature * computed, min(1 / epochs, 1)
+    shortest = RESERVE + fixed + least * steps
+    if limit.left < shortest:
         linear = "" if stages[0].cached_views else "; or --mode linear"
         raise LongtailError(
             f"--time-limit {limit.seconds:.0f}s is too short for an epoch of {images['train']:,} images on this "
-            f"machine: the shortest possible is --time-limit {10 * math.ceil(shortest / 10)}s{linear}."
+            f"machine: the shortest possible is --time-limit {10 * math.ceil((limit.spent + shortest) / 10)}s{linear}."
         )
+    share = min(max((limit.left - RESERVE - fixed) / whole, least), 1.0)
     if share == 1:
         return config, ""
     index = min(number for number, stage in config.stages.items() if not stage.cached_views)
