@@ -116,6 +116,12 @@ def test_without_a_time_limit_only_what_the_images_raise_is_compared() -> None:
     assert "crop, pad or stretch" in outline(replace(build(choose(long)[0]), reasons=choose(long)[1]))[1]
 
 
+def test_the_fit_of_the_weights_is_the_first_that_is_compared() -> None:
+    model = "timm:coat_lite_medium_384"
+    config = choose(replace(PHOTOS, elongated=0.5, cached=frozenset({model})), model=model)[0]
+    assert config["search"]["fits"] == ["stretch", "crop", "pad"]
+
+
 def test_a_time_limit_opens_the_size_and_fine_tuning() -> None:
     search = build(choose(PHOTOS, time_limit=600.0)[0]).search
     assert (search.sizes, search.finetuning) == ([96, 128, 160, 224], True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
-from longtail.config.options import Nested, flatten
+from longtail.config.options import Fit, Nested, flatten
 from longtail.config.recipes import base_config
 from longtail.config.schema import Choice, ChosenBy
 
@@ -198,7 +198,8 @@ def _to_compare(
         smaller = [each for each in accepted if each < size and takes_image_size(name, each)]
         search["sizes"] = [*smaller, size] if smaller else []
     if with_classifier and "data.fit" not in given and facts.elongated >= MANY_ELONGATED:
-        search["fits"] = ["crop", "pad", "stretch"]
+        own = config["data"]["fit"]  # of the weights; taken where there is no time to compare
+        search["fits"] = [own, *(fit for fit in get_args(Fit) if fit != own)]
     is_open = with_mode and "finetune.epochs" not in given
     search["finetuning"] = with_classifier and is_open and time_limit is not None and not facts.gpu
     if search["finetuning"] and facts.side <= TINY and leaves_all_open(given):
