@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from longtail.config.build import build
+from longtail.config.auto import Facts
+from longtail.config.build import Document, build
+from longtail.config.options import nested
 from longtail.config.resolve import complete, resolve
 from longtail.errors import UsageError
 
@@ -31,3 +33,14 @@ def test_what_is_chosen_with_the_classifier_is_refused_where_it_is_given(option:
     needed = {"model.standardize": True} if option == "model.tau" else {}
     named = resolve(given | {option: value, "stage1.loss.name": "gcl"} | needed)
     assert named.stage1.loss.name == "gcl"
+
+
+@pytest.mark.parametrize("facts", [None, Facts(images=2700, classes=23, imbalance_ratio=177.0, side=300)])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_without_a_first_stage_the_epochs_are_those_of_the_second(in_file: bool, facts: Facts | None) -> None:
+    recipe = "cifar-lt/gcl" if facts is None else "images/gcl"
+    options = {"stage1.epochs": 0, "stage2.optimizer.lr": 0.5}
+    file = Document("file.yaml", nested(options)) if in_file else None
+    config = resolve({"recipe": recipe} | ({} if in_file else options), file=file, epochs=10, facts=facts)
+    assert [stage.epochs for stage in (config.stage1, config.stage2)] == [0, 10]
+    assert config.stage2.optimizer.lr == 0.5

@@ -62,6 +62,8 @@ def resolve(
     if batch_size is not None:
         given = ({f"{stage}.batch_size": batch_size for stage in ("stage1", "stage2")}, *given)
     asked: Nested = reduce(merge, map(nested, given), {})
+    if asked.get("stage1", {}).get("epochs") == 0:  # then epochs are those of stage 2, as where a file leaves it out
+        from_file = merge(from_file, {"stage1": {"epochs": 0}})
     if file is not None and is_whole(from_file):
         for name in ("mode", "recipe"):
             if asked.get(name):
@@ -200,9 +202,12 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
     )
     config["reasons"] = [asdict(choice) for choice in choices]
     if epochs is not None and "epochs" in from_file.get("stage1", {}):
+        scaled = scale_epochs(merge(config, from_file), epochs)
+        if not from_file["stage1"]["epochs"]:
+            return config, scaled
         # The choices have that length already.
-        scaled = flatten(scale_epochs(merge(config, from_file), epochs))
-        from_file = nested({key: scaled.get(key, value) for key, value in flatten(from_file).items()})
+        of_file = flatten(scaled)
+        from_file = nested({key: of_file.get(key, value) for key, value in flatten(from_file).items()})
     return config, merge(config, from_file)
 
 
