@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ from longtail import device
 from longtail.errors import LongtailError
 
 CPU = torch.device("cpu")
+
+
+def be_in_cgroups(own: str, files: dict[str, dict[str, str]], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put this process into cgroups: the lines of ``/proc/self/cgroup``, and the files of each folder."""
+    (root / "own").write_text(own)
+    for folder, texts in files.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (root / folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(device, "_OWN_CGROUPS", root / "own")
+    monkeypatch.setattr(device, "_CGROUPS", root)
 
 
 @pytest.mark.parametrize(("variables", "workers"), [({}, 16), ({"LOCAL_WORLD_SIZE": "4"}, 4), ({device.JOBS: "3"}, 5)])
@@ -25,9 +37,34 @@ def test_workers_are_the_cores_shared_by_processes_and_runs(
     assert device.default_workers() == workers
 
 
-def test_cores_are_limited_as_joblib_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as a limit of the container, which a test cannot set
-    assert device.cores() == 1
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/", {"": {"cpu.max": "max 100000"}}, 8),
+        ("0::/job/step", {"job/step": {"cpu.max": "max 100000"}, "job": {"cpu.max": "150000 100000"}}, 2),
+        ("0::/x", {"": {"cpu.max": "1000 100000"}}, 1),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/docker/of-the-host\n0::/",
+            {"cpu,cpuacct": {"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}},
+            3,
+        ),
+        ("1:cpu:/", {"cpu": {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}}, 8),
+    ],
+)
+def test_cores_are_those_of_the_container_or_job(
+    own: str, files: dict[str, dict[str, str]], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_in_cgroups(own, files, tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert device.cores() == cores
+
+
+def test_cores_are_those_of_the_machine_where_it_has_no_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_in_cgroups("", {}, tmp_path, monkeypatch)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert device.cores() == os.cpu_count()
 
 
 @pytest.mark.parametrize(
@@ -50,14 +87,9 @@ def test_cores_are_limited_as_joblib_says(monkeypatch: pytest.MonkeyPatch) -> No
 def test_memory_is_what_the_container_leaves(
     own: str, files: dict[str, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own").write_text(own)
     parts = "inactive_anon 5\ninactive_file 400\nactive_file 100\ntotal_inactive_file 400\ntotal_active_file 100"
-    for folder, texts in files.items():
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for name, text in (texts | {"memory.stat": parts}).items():
-            (tmp_path / folder / name).write_text(f"{text}\n")
-    monkeypatch.setattr(device, "_OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.setattr(device, "_CGROUPS", tmp_path)
+    with_parts = {folder: texts | {"memory.stat": parts} for folder, texts in files.items()}
+    be_in_cgroups(own, with_parts, tmp_path, monkeypatch)
     assert device.memory_budget(CPU) == (8000 - 7000 + 500) / 2
     (tmp_path / "own").unlink()
     assert device.memory_budget(CPU) > 8000

@@ -31,7 +31,6 @@ FORBIDDEN = {
     "filelock",
     "huggingface_hub",
     "jinja2",
-    "joblib",
     "PIL",
     "plotly",
     "psutil",

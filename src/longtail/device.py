@@ -32,15 +32,36 @@ _declared: list[torch.library.Library] = []
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use, by its affinity and the limit of its container.
+    """Return the number of cores that this process may use, by its affinity and the limit of its container or job.
 
     Example:
         >>> cores() >= 1
         True
     """
-    import joblib
+    # macOS has no affinity.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for controllers, folder in _own_cgroups():
+        try:
+            if controllers:  # version 1
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            else:
+                quota, period = (folder / "cpu.max").read_text().split()
+        except OSError:
+            continue
+        if quota not in {"max", "-1"}:
+            usable = min(usable, math.ceil(int(quota) / int(period)))
+    return max(usable, 1)
 
-    return int(joblib.cpu_count())
+
+def _own_cgroups() -> Iterator[tuple[str, Path]]:
+    """Yield the cgroups of this process and those above them, whose limits hold as well, with their controllers.
+
+    In a container its own cgroup is often the root, whatever the path.
+    """
+    lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines() if _OWN_CGROUPS.is_file() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        for place in (PurePosixPath(path), *PurePosixPath(path).parents):
+            yield controllers, _CGROUPS / controllers / str(place).lstrip("/")
 
 
 def runs_at_once() -> int:
@@ -158,21 +179,17 @@ def _left_by_cgroups() -> float:
 
     The files that the system caches count as left, since it drops them where memory is wanted.
     """
-    lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines() if _OWN_CGROUPS.is_file() else []
     left = math.inf
-    for _, controller, path in (line.split(":", 2) for line in lines):
-        if controller not in _MEMORY_FILES:
+    for controllers, folder in _own_cgroups():
+        if controllers not in _MEMORY_FILES:
             continue
-        limit, usage, prefix = _MEMORY_FILES[controller]
-        # A limit above holds as well. In a container its own cgroup is often the root, whatever the path.
-        for place in (PurePosixPath(path), *PurePosixPath(path).parents):
-            folder = _CGROUPS / controller / str(place).lstrip("/")
-            try:
-                most, taken, parts = ((folder / name).read_text() for name in (limit, usage, "memory.stat"))
-            except OSError:
-                continue
-            cached = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", parts, re.MULTILINE)
-            left = min(left, float(most.replace("max", "inf")) - int(taken) + sum(map(int, cached)))
+        limit, usage, prefix = _MEMORY_FILES[controllers]
+        try:
+            most, taken, parts = ((folder / name).read_text() for name in (limit, usage, "memory.stat"))
+        except OSError:
+            continue
+        cached = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", parts, re.MULTILINE)
+        left = min(left, float(most.replace("max", "inf")) - int(taken) + sum(map(int, cached)))
     return max(left, 0.0)
 
 
