@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +111,12 @@ def test_a_number_of_processes_that_is_none_counts_as_one(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", text)
     assert device.processes() == number
+
+
+@pytest.mark.parametrize(("has_float64", "kind"), [(True, "xpu"), (False, "cpu")])
+def test_float64_is_computed_where_there_is_any(has_float64: bool, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _: SimpleNamespace(has_fp64=has_float64))
+    assert device.float64_device(torch.device("xpu")).type == kind
 
 
 def test_generators_are_as_they_were_after_a_seeded_block() -> None:

@@ -213,7 +213,9 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Return where float64 of a device is computed: on itself, or on the processor where it has none, as Apple GPUs.
+    """Return where float64 of a device is computed: on itself, or on the processor where it has none.
+
+    Apple GPUs have none, nor have some of Intel's.
 
     Example:
         >>> import torch
@@ -222,7 +224,8 @@ def float64_device(device: torch.device) -> torch.device:
     """
     import torch
 
-    return torch.device("cpu") if device.type == "mps" else device
+    is_missing = device.type == "mps" or (device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64)
+    return torch.device("cpu") if is_missing else device
 
 
 def on_cpu(device: str) -> bool:
