@@ -104,7 +104,6 @@ def test_names_and_what_has_to_fit_together(values: dict[str, Any], words: str) 
     ("recipe", "values", "words"),
     [
         ("cifar-lt/mixup-crt", {"stage2": {"train": "scales"}}, "--stage2.reset_classifier false"),
-        ("cifar-lt/mixup-crt", {"stage2": {"train": "all"}}, "--stage2.reset_classifier false"),
         ("images/gcl", {"stage2": {"train": "scales"}, "model": {"standardize": True}}, "standardize"),
         ("images/gcl", {"stage1": {"train": "scales"}}, "--stage1.train scales"),
     ],
@@ -137,7 +136,6 @@ def test_every_recipe_passes(name: str) -> None:
         ({"model": {"adapter": "lora"}}, "leave --stage1.optimizer.layer_decay out"),
         ({"stage1": {"mixing": "feature-mixup"}}, "set --stage1.cached_views above 0"),
         ({"stage1": {"optimizer": {"sgd_lr": 0.1}}}, "sgd_lr .*optimizer.name muon"),
-        ({"stage1": {"reset_classifier": True}}, "--stage1.reset_classifier false"),
     ],
 )
 def test_what_does_not_fit_is_named(overrides: dict[str, Any], message: str) -> None:

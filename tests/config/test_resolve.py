@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from longtail.config.auto import Facts
-from longtail.config.build import Document, build
+from longtail.config.build import Document, build, with_options
 from longtail.config.options import nested
 from longtail.config.resolve import complete, resolve
 from longtail.errors import UsageError
@@ -44,3 +44,14 @@ def test_without_a_first_stage_the_epochs_are_those_of_the_second(in_file: bool,
     config = resolve({"recipe": recipe} | ({} if in_file else options), file=file, epochs=10, facts=facts)
     assert [stage.epochs for stage in (config.stage1, config.stage2)] == [0, 10]
     assert config.stage2.optimizer.lr == 0.5
+
+
+@pytest.mark.parametrize("stage", ["stage2", "finetune"])
+def test_a_new_classifier_of_a_stage_that_trains_all_is_refused_and_stored_runs_go_on(stage: str) -> None:
+    options = {f"{stage}.epochs": 2, f"{stage}.train": "all"}
+    config = resolve({"recipe": "cifar-lt/ce"}, options)
+    with pytest.raises(UsageError, match=f"--{stage}.reset_classifier false") as error:
+        resolve({"recipe": "cifar-lt/ce"}, options, {f"{stage}.reset_classifier": True})
+    assert "--finetune.train" not in str(error.value)  # which takes nothing but all
+    stored = with_options(config, {f"{stage}.reset_classifier": True})
+    assert complete(stored) == stored

@@ -152,10 +152,10 @@ def _check_stage(name: str, stage: StageConfig, head: str, model: ModelConfig) -
 
     if name == "finetune" and stage.train != "all":
         raise UsageError(f"--finetune.train must be all: stages 1 and 2 train the classifier alone, got {stage.train}.")
-    if stage.reset_classifier and stage.train != "classifier":
+    if stage.reset_classifier and stage.train == "scales":
         raise UsageError(
-            f"--{name}.reset_classifier is for a stage that trains the classifier alone, not --{name}.train "
-            f"{stage.train}: add --{name}.reset_classifier false, or set --{name}.train classifier."
+            f"--{name}.reset_classifier is for a stage that trains the classifier, not its scales alone: add "
+            f"--{name}.reset_classifier false, or set --{name}.train classifier."
         )
     if stage.train == "scales" and model.standardize:
         raise UsageError(

@@ -86,6 +86,7 @@ def resolve(
         )
     if not (config.finetune.epochs or config.search.finetuning or "reasons" in named):
         _refuse_idle_finetuning(named)
+    _refuse_idle_reset(config)
     reasons = [each if isinstance(each, str) else after_overrides(each, start, values) for each in config.reasons]
     return complete(replace(config, reasons=reasons))
 
@@ -102,6 +103,19 @@ def _refuse_idle_finetuning(given: Collection[str]) -> None:
         raise UsageError(
             f"--{idle[0]} has no effect, as nothing is fine-tuned: add --finetune.epochs, or leave it out."
         )
+
+
+def _refuse_idle_reset(config: RunConfig) -> None:
+    """Raise UsageError for a new classifier of a stage that trains all; runs that have stored one go on without it."""
+    tried = {3: config.finetune} if config.search.finetuning else {}
+    for number, stage in (config.stages | tried).items():
+        name = section_name(number)
+        if stage.reset_classifier and stage.train == "all":
+            other = "" if name == "finetune" else f", or set --{name}.train classifier"
+            raise UsageError(
+                f"--{name}.reset_classifier has no effect on a stage that trains all of the network: set "
+                f"--{name}.reset_classifier false{other}."
+            )
 
 
 def _refuse_what_is_chosen(given: Collection[str]) -> None:
