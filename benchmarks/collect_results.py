@@ -162,7 +162,7 @@ def _published(row: dict[str, str], source: str, published: list[dict[str, str]]
         same = source.startswith(f"{figure['dataset']}-") and row["recipe"] == f"cifar-lt/{figure['recipe']}"
         if same and round(float(row["imbalance_ratio"])) == int(figure["imbalance_ratio"]):
             low, high = figure["low"], figure["high"]
-            mark = " (unverified)" if figure["kind"] == "unverified" else ""
+            mark = "" if figure["kind"] == "published" else f" ({figure['kind']})"
             return f"{low}{mark}" if low == high else f"{low} to {high}{mark}"
     return ""
 

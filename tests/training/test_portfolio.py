@@ -160,7 +160,7 @@ def test_the_metric_decides() -> None:
 def test_only_the_head_that_was_asked_for_is_tried(head) -> None:
     features, labels = collection()
     counts = ClassCounts(SIZES)
-    chosen = choose_classifier(features, labels, counts, counts.groups(), head=head, epochs=2, batch_size=64)
+    chosen = choose_classifier(Samples(features, labels, counts, counts.groups()), head=head, epochs=2, batch_size=64)
     assert {each.head for each in chosen.candidates} == {head}
 
 

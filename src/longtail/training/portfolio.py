@@ -124,6 +124,7 @@ def choose_classifier(
 
     Example:
         >>> import torch
+        >>> from longtail.counts import ClassCounts
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
         >>> chosen = choose_classifier(Samples(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]}))
@@ -180,6 +181,7 @@ def judge_features(samples: Samples, stop: Callable[[], object] = lambda: None) 
 
     Example:
         >>> import torch
+        >>> from longtail.counts import ClassCounts
         >>> labels = torch.arange(60) % 3
         >>> rows = torch.nn.functional.one_hot(labels, 5) + 0.1 * torch.randn(60, 5)
         >>> judge_features(Samples(rows, labels, ClassCounts([20] * 3), {"few": [0, 1, 2]})).score
