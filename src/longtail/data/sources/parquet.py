@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longtail.data.dataset import Finding, ImageData, empty_split_finding
+from longtail.data.dataset import ImageData, empty_split_finding
 from longtail.data.loading.cache_folder import keep_table
 from longtail.data.sources.huggingface import hidden_progress_bars
 from longtail.data.sources.image_tables import from_tables
 from longtail.data.sources.table_columns import Columns
-from longtail.data.sources.table_splits import split_name
+from longtail.data.sources.table_splits import divide_files, unread_files
 from longtail.errors import LongtailError, first_line
 
 if TYPE_CHECKING:
@@ -45,14 +44,12 @@ def load_parquet(spec: str, columns: Columns) -> ImageData:
     data = from_tables(f"parquet:{spec}", tables, columns, root=path if path.is_dir() else path.parent)
     findings = [empty_split_finding(name) for name, parts in filled.items() if not parts]
     unread = sorted(_tables(path) - {part for parts in files.values() for part in parts}) if path.is_dir() else []
-    if unread:
-        message = f"files whose names mean no split are left out ({', '.join(file.name for file in unread[:5])})"
-        findings.append(Finding("warning", message, "rename them to use them", "table-without-split"))
+    findings += unread_files([file.name for file in unread])
     return replace(data, findings=(*data.findings, *findings))
 
 
 def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
-    """List the Parquet files of a folder (or its ``data/``) by split; without a name of a split they are for training.
+    """List the Parquet files of a folder (or its ``data/``) by split, see :func:`divide_files`.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -61,14 +58,7 @@ def parquet_files(folder: Path) -> Mapping[str, Sequence[Path]]:
         >>> {split: len(files) for split, files in parquet_files(folder).items()}
         {'train': 2, 'validation': 1}
     """
-    files: dict[str, list[Path]] = defaultdict(list)
-    unnamed: list[Path] = []
-    for file in sorted(_tables(folder)):
-        split = split_name(file.stem.partition("-")[0].partition(".")[0])
-        (unnamed if split is None else files[split]).append(file)
-    if unnamed and "train" not in files:
-        files["train"] = unnamed
-    return dict(files)
+    return divide_files(_tables(folder))
 
 
 def _tables(folder: Path) -> set[Path]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -44,7 +44,7 @@ from longtail.data.shard_reader import ShardFolder, ShardReader, StreamedImage, 
 from longtail.data.sources.image_tables import untrained
 from longtail.data.sources.stream_order import first_rows, held_out_order, keep_labels
 from longtail.data.sources.table_columns import Columns
-from longtail.data.sources.table_splits import split_name
+from longtail.data.sources.table_splits import divide_files, unread_files
 from longtail.data.stream_draws import Chances
 from longtail.errors import LongtailError, UsageError
 from longtail.files import write_atomically, writing
@@ -256,17 +256,10 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
         splits |= _kept(_words(folder, read, part), _stored_as(source), [name], images)
     if "train" not in splits:
         raise LongtailError(f"{source!r} has no shard of training images: rename one train-*, or widen the pattern.")
-    findings = [*untrained(index.classes, splits), *_unread_files(folder, index), *_slow_draws(index.splits["train"])]
+    used = {shard.file for part in index.splits.values() for shard in part.shards}
+    unread = unread_files(sorted(set(folder.sizes) - used))
+    findings = [*untrained(index.classes, splits), *unread, *_slow_draws(index.splits["train"])]
     return ImageData(source, index.classes, splits, tuple(findings))
-
-
-def _unread_files(folder: ShardFolder, index: ShardIndex) -> list[Finding]:
-    used = {shard.file for split in index.splits.values() for shard in split.shards}
-    unused = sorted(set(folder.sizes) - used)
-    if not unused:
-        return []
-    message = f"files whose names mean no split are left out ({', '.join(unused[:5])})"
-    return [Finding("warning", message, "rename them to use them", "table-without-split")]
 
 
 def _slow_draws(split: ShardedSplit) -> list[Finding]:
@@ -298,7 +291,7 @@ def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
         if (index.label or named or (LABEL_COLUMN if index.is_prepared else "")) != label:
             continue
         files, listed = {shard.file for split in index.splits.values() for shard in split.shards}, set(folder.sizes)
-        if files <= listed and not _divide(listed - files) and not _has_changed(folder, index):
+        if files <= listed and not divide_files(listed - files) and not _has_changed(folder, index):
             return index
     return None
 
@@ -320,24 +313,12 @@ def _index_name(folder: ShardFolder, label: str) -> str:
     return f"{hashlib.sha256(text.encode()).hexdigest()}{INDEX}"
 
 
-def _divide(files: Any) -> dict[str, list[str]]:
-    """Divide files into splits by their names; without a name of a split they are for training."""
-    parts: dict[str, list[str]] = defaultdict(list)
-    unnamed: list[str] = []
-    for file in sorted(files):
-        split = split_name(PurePosixPath(file).stem.partition("-")[0].partition(".")[0])
-        (unnamed if split is None else parts[split]).append(file)
-    if unnamed and "train" not in parts:
-        parts["train"] = unnamed
-    return dict(parts)
-
-
 def _count(source: str, folder: ShardFolder, label: str, reader: Any) -> ShardIndex:
     """Count the images of every class and shard once, and write the index next to the shards, else to the cache.
 
     The labels of training images are kept in the cache of this machine, as images may be held out by them.
     """
-    parts = _divide(folder.sizes)
+    parts = divide_files(folder.sizes)
     tallies: dict[str, list[Counter[str]]] = {}
     stated: dict[str, None] = {}
     for name, files in parts.items():

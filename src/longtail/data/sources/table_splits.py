@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,8 @@ _SPELLINGS: Mapping[str, str] = {
 }
 SPLIT_ALIASES = {alias: name for name, aliases in _SPELLINGS.items() for alias in aliases.split()}
 _SHOWN = 5  # names listed in one sentence
+
+File = TypeVar("File", str, Path)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,33 @@ def split_name(name: str) -> str | None:
         ('validation', None)
     """
     return SPLIT_ALIASES.get(name.strip().lower())
+
+
+def divide_files(files: Iterable[File]) -> dict[str, list[File]]:
+    """Divide files into splits by what their names begin with; without a name of a split they are for training.
+
+    Example:
+        >>> divide_files(["test.parquet", "train-1.parquet", "train-0.parquet", "index.parquet"])
+        {'test': ['test.parquet'], 'train': ['train-0.parquet', 'train-1.parquet']}
+        >>> divide_files(["shard-0.tar", "val.tar"])
+        {'validation': ['val.tar'], 'train': ['shard-0.tar']}
+    """
+    parts: dict[str, list[File]] = defaultdict(list)
+    unnamed: list[File] = []
+    for file in sorted(files):
+        split = split_name(PurePath(file).stem.partition("-")[0].partition(".")[0])
+        (unnamed if split is None else parts[split]).append(file)
+    if unnamed and "train" not in parts:
+        parts["train"] = unnamed
+    return dict(parts)
+
+
+def unread_files(names: Sequence[str]) -> list[Finding]:
+    """Return a finding on files that :func:`divide_files` has left out, if there are any."""
+    if not names:
+        return []
+    message = f"files whose names mean no split are left out ({', '.join(names[:_SHOWN])})"
+    return [Finding("warning", message, "rename them to use them", "table-without-split")]
 
 
 def divide(
