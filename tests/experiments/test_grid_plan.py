@@ -124,7 +124,9 @@ def test_a_grid_that_was_moved_goes_on_where_it_is(tmp_path: Path) -> None:
     (run / "config.yaml").touch()
     assert read_grid(now / "grid.yaml")["out"] == str(now)
     before.mkdir()
-    assert read_grid(now / "grid.yaml")["out"] == str(before)
+    assert read_grid(now / "grid.yaml")["out"] == str(now)
+    (now / "grid.yaml").rename(now / "longer.yaml")
+    assert read_grid(now / "longer.yaml")["out"] == str(before)
 
 
 @pytest.mark.parametrize(

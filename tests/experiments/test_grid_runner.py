@@ -118,6 +118,25 @@ def test_a_process_that_cannot_begin_stops_no_other(tmp_path: Path) -> None:
     assert "/nowhere" in problems[bad.folder]
 
 
+def test_a_run_whose_log_cannot_be_read_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = plan_grid(spec(tmp_path))
+    bad, read_bytes = grid.runs[0], Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == log_file(bad.folder):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    problems = run_grid(
+        grid,
+        Reporter(quiet=True),
+        command=lambda run: python("raise SystemExit(3)" if run is bad else FINISH)(run),
+    )
+    assert problems.keys() == {bad.folder}
+    assert "status 3" in problems[bad.folder]
+
+
 WAIT = "import time; print('longtail: stopped', flush=True); time.sleep(60)"
 
 

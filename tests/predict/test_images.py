@@ -99,11 +99,14 @@ def test_a_pipe_is_not_waited_for_and_a_dead_link_is_told(tmp_path: Path) -> Non
 def test_a_link_that_cannot_be_followed_costs_no_other_image(tmp_path: Path) -> None:
     for name in ("b", "ring.png"):
         (tmp_path / name).symlink_to(tmp_path / name)
-    for name in ("far.png", "photos.2024"):
+    for name in ("far.png", "photos.2024", ".snapshot"):
         (tmp_path / name).symlink_to("x" * 300)  # longer than a name may be
     for name in ("a.png", "c.png", "z.png"):
         (tmp_path / name).touch()
-    items = list(images_below(str(tmp_path), LeftOut()))
+    (tmp_path / "below.txt").symlink_to(tmp_path / "a.png" / "below")  # a file leads nowhere
+    left_out = LeftOut()
+    items = list(images_below(str(tmp_path), left_out))
+    assert (left_out.hidden, sum(left_out.others.values())) == (1, 2)
     assert names(items) == ["a.png", "c.png", "far.png", "photos.2024", "ring.png", "z.png"]
     assert [item.name for item in items if item.is_folder] == [str(tmp_path / "photos.2024")]
     assert [item.is_folder for item in files_like(f"{tmp_path}/*.2024", LeftOut())] == [False]

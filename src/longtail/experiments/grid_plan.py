@@ -123,7 +123,7 @@ class Grid:
 def read_grid(path: str | Path) -> Nested:
     """Read a grid file and check its names and value types; :func:`plan_grid` checks the rest.
 
-    The ``grid.yaml`` of a grid whose folder was moved leads to the folder that it is in now.
+    The ``grid.yaml`` next to the runs of a grid leads to the folder that it is in, as that may have been moved.
 
     Raises:
         LongtailError: The file is missing, is not a YAML mapping, has an unknown name or a value of the
@@ -140,8 +140,8 @@ def read_grid(path: str | Path) -> Nested:
         for key, value in given.items():
             build(nested({key: value}), document.at(f"{section}.{key}"))
     folder = Path(path).absolute().parent
-    is_moved = Path(spec.out).is_absolute() and not Path(spec.out).exists()
-    if is_moved and any(folder.glob(f"*/seed-*/{CONFIG_FILE}")):
+    is_stored = Path(path).name == GRID_FILE and Path(spec.out).is_absolute()
+    if is_stored and any(folder.glob(f"*/seed-*/{CONFIG_FILE}")):  # where it may have been moved to
         return values | {"out": str(folder)}
     return dict(values)
 

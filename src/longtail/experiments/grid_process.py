@@ -82,7 +82,10 @@ class RunProcess:
         # An earlier process of a lost grid may have held the lock, and finished the run.
         if status == 0 or self._is_finished:
             return ""
-        log = self._log.read_bytes()[self._begin :] if self._log.is_file() else b""
+        try:
+            log = self._log.read_bytes()[self._begin :]
+        except OSError:  # removed, or its disk fails
+            log = b""
         output = log.decode(errors="replace").splitlines()
         messages = [line.removeprefix("longtail: ") for line in output if line.startswith("longtail: ")]
         if messages:
@@ -96,5 +99,5 @@ class RunProcess:
     def _is_finished(self) -> bool:
         try:
             return state_of(self.run) == "finished"
-        except LongtailError:
+        except (LongtailError, OSError):
             return False

@@ -317,8 +317,9 @@ def _walk(
                         except OSError as error:
                             # A link in a ring, or to a place that may not be seen, which may hold any number of images.
                             is_image = is_image_path(entry.name) or is_unread_path(entry.name)
-                            is_file = is_image or error.errno == errno.ELOOP or not enter(below)
-                            is_folder = not is_file
+                            is_dead = is_image or error.errno in {errno.ELOOP, errno.ENOTDIR}
+                            is_folder = not is_dead and (is_system_folder(entry.name) or enter(below))
+                            is_file = not is_folder
                         if is_folder:
                             if enter(below):
                                 yield from walk(path, below)
