@@ -136,9 +136,13 @@ def _recorded(run: RunResult) -> Row:
     return row
 
 
-def write_rows(runs: Sequence[Path], target: Path) -> None:
-    """Write one row a run."""
+def write_rows(runs: Sequence[Path], target: Path, *, keep: bool = False) -> None:
+    """Write one row a run, after those of other runs that the file has, if these are to be kept."""
     rows = [row_of(read(run)) for run in runs]
+    if keep:
+        made = {(row["recipe"], str(row["seed"])) for row in rows}
+        with target.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if (row["recipe"], row["seed"]) not in made] + rows
     names = list(dict.fromkeys(name for row in rows for name in row))
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
@@ -186,10 +190,11 @@ def main() -> None:
     rows = actions.add_parser("rows", help="read runs")
     rows.add_argument("runs", nargs="+", type=Path)
     rows.add_argument("--csv", type=Path, required=True)
+    rows.add_argument("--keep", action="store_true", help="keep the rows of other runs")
     actions.add_parser("page", help="write the tables of a page").add_argument("page", type=Path)
     given = parser.parse_args()
     if given.action == "rows":
-        write_rows(given.runs, given.csv)
+        write_rows(given.runs, given.csv, keep=given.keep)
     else:
         fill_page(given.page)
 
