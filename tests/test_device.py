@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -56,7 +57,7 @@ def test_cores_are_those_of_the_container_or_job(
     own: str, files: dict[str, dict[str, str]], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be_in_cgroups(own, files, tmp_path, monkeypatch)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
     assert device.cores() == cores
 
 
@@ -64,7 +65,7 @@ def test_cores_are_those_of_the_machine_where_it_has_no_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be_in_cgroups("", {}, tmp_path, monkeypatch)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)
     assert device.cores() == os.cpu_count()
 
 

@@ -38,8 +38,8 @@ def cores() -> int:
         >>> cores() >= 1
         True
     """
-    # macOS has no affinity.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    process = psutil.Process()
+    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1  # macOS has none
     for controllers, folder in _own_cgroups():
         try:
             if controllers:  # version 1

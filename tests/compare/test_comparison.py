@@ -89,7 +89,9 @@ def test_a_repeated_seed_is_flagged(make_run):
 
 def test_many_differences_are_said_to_hold_some_by_chance(make_run):
     folders = [
-        make_run(f"{noise}-{seed}", seed=seed, options={"noise": noise}) for noise in range(6) for seed in (0, 1, 2)
+        make_run(f"{noise}-{seed}", seed=seed, options={"noise": noise}, stages=2)
+        for noise in range(6)
+        for seed in (0, 1, 2)
     ]
     assert any("one in twenty" in note for note in compare_runs(folders).notes)
     assert not any("one in twenty" in note for note in compare_runs(folders[:-3], stages=True).notes)

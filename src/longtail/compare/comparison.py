@@ -137,16 +137,18 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
         yield "no run has a test split: these are validation figures."
     if split is not None and len(measured) < len(runs):
         yield f"some runs have no {split} split and count for nothing here."
+    baseline, *others = groups.values()
+    pairings = [Pairing.of(group, baseline, split) for group in others]
     tested = [run for run in runs if run.test] if split == "test" else []
     if not all(first.was_tested_as(second) for first, second in combinations(tested, 2)):
-        baseline, *others = groups.values()
-        pairs = [pair for group in others for pair in Pairing.of(group, baseline, "test").pairs]
+        pairs = [pair for each in pairings for pair in each.pairs]
         if pairs and all(run.was_tested_as(partner) for run, partner in pairs):
             yield "each seed has its own test images: an interval over images is the mean over seeds."
         else:
             yield "the runs were not tested on the same images: a difference may come from the images."
     yield from _image_caveats(measured, runs)
-    if len({run.record.data_hash for run in runs}) > 1:
+    is_paired = bool(pairings) and all(each.pairs and not each.alone for each in pairings)
+    if len({run.record.data_hash for run in runs}) > 1 and not is_paired:
         yield "the runs were not trained on the same images: a difference may come from the data."
     yield from _adjustment_caveats(groups)
     for name, group in groups.items():

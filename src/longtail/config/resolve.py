@@ -201,7 +201,7 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
     if facts is None or not is_automatic(recipe):
         config = base_config(recipe, epochs=epochs, mode=mode, model=model, overlay=from_file)
         return config, config
-    size = both.get("data", {}).get("image_size")
+    size, first = both.get("data", {}).get("image_size"), from_file.get("stage1", {}).get("epochs")
     loss = both.get("stage1", {}).get("loss", {}).get("name", AUTO_LOSS)
     config, choices = choose(
         facts,
@@ -209,15 +209,15 @@ def choose_start(asked: Nested, from_file: Nested, epochs: int | None, facts: Fa
         mode=mode,
         model=model,
         image_size=size,
-        epochs=epochs,
+        epochs=None if first == 0 else epochs,
         leaves_loss_open=loss == AUTO_LOSS,
         given=flatten(both).keys(),
         time_limit=both.get("training", {}).get("time_limit"),
     )
     config["reasons"] = [asdict(choice) for choice in choices]
-    if epochs is not None and "epochs" in from_file.get("stage1", {}):
+    if epochs is not None and first is not None:
         scaled = scale_epochs(merge(config, from_file), epochs)
-        if not from_file["stage1"]["epochs"]:
+        if first == 0:
             return config, scaled
         # The choices have that length already.
         of_file = flatten(scaled)

@@ -119,7 +119,8 @@ class Difference:
 
         By Tukey's studentized range, as Games and Howell apply it to differences that each have their own variance: of
         equal values the best is ahead of some other by chance, the further the more values there are. All differences
-        to the best hold at once with 95%.
+        to the best hold at once with 95%. Seeds without partners are taken to have the freedom of the smaller side,
+        which is cautious.
 
         Args:
             values: Number of values, the best one included; for two, the intervals stay.
@@ -128,6 +129,9 @@ class Difference:
             >>> wider = Difference(0.03, None, 1, images=(0.01, 0.05)).to_the_best_of(5)
             >>> [round(end, 3) for end in wider.images]
             [0.002, 0.058]
+            >>> seeds = Difference(0.03, 0.01, 3, seeds=(0.005, 0.055))
+            >>> seeds.is_evidence, seeds.to_the_best_of(5).is_evidence
+            (True, False)
         """
 
         def widen(interval: Ends | None, freedom: float) -> Ends | None:

@@ -322,6 +322,8 @@ def _compile(
         except Exception:
             if folder is None or not is_stored:
                 raise
+            for file in folder.iterdir():
+                file.open("rb").close()  # OpenVINO does not tell too many open files from damage
             shutil.rmtree(folder)  # damaged: it was right when it was stored
             return _checked(pixels, _network(pixels, side, folder), side, precision)
 

@@ -31,9 +31,9 @@ class Tracking(Callback):
     """Logs a run to its tracker; to be used in a ``with`` statement, which ends the tracker's run in any case.
 
     A resumed run continues in the same run of the tracker, whose name is stored in ``tracker.json`` of the RUN folder.
-    The options are logged with the first epoch, by which time everything is chosen, and shortened where the first steps
-    were too slow. A tracker that cannot be reached before training is an error. One that fails later is reported, and
-    the run continues without it.
+    The options are logged with the first epoch, by which time everything is chosen, and the first stage shortened where
+    its first steps were too slow. A tracker that cannot be reached before training is an error. One that fails later is
+    reported, and the run continues without it.
 
     Args:
         config: The run.

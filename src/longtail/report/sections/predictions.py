@@ -317,10 +317,11 @@ def _at(curves: Curves, split: str | None, index: int) -> tuple[Measure, Between
 
     def between(mine: Runs, base: Runs) -> Ends | None:
         # Under the prior of training, runs with other counts are asked about other mixtures of the classes.
-        if split == "test" and len({run.counts.counts for run in (*mine, *base)}) == 1:
-            prior = predictions.shifted_prior(mine[0].counts, float(predictions.EXPONENTS[index]))
-            if matched := prior_between(prior)(mine, base):
-                return matched
+        exponent = float(predictions.EXPONENTS[index])
+        asked = [predictions.shifted_prior(run.counts, exponent) for run in (*mine, *base)]
+        is_one = all(np.array_equal(prior, asked[0]) for prior in asked)
+        if split == "test" and is_one and (matched := prior_between(asked[0])(mine, base)):
+            return matched
         # As in the table of results, which says why.
         by_seeds = min(len(mine), len(base)) >= ENOUGH_SEEDS and are_independent(mine) and are_independent(base)
         if by_seeds and were_tested_alike(mine, base, split):
