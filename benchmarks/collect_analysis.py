@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from portfolio import add_rows
 
 from longtail.analysis.columns import AnalyzedSplit
 from longtail.analysis.confusions import destinations
@@ -137,18 +138,15 @@ def _recorded(run: RunResult) -> Row:
 
 
 def write_rows(runs: Sequence[Path], target: Path, *, keep: bool = False) -> None:
-    """Write one row a run, after those of other runs that the file has, if these are to be kept."""
-    rows = [row_of(read(run)) for run in runs]
+    """Write one row a run; with ``keep`` after those that the file has of other runs."""
+    rows = [{name: _cell(value) for name, value in row_of(read(run)).items()} for run in runs]
+    names = dict.fromkeys(name for row in rows for name in row)
     if keep:
-        made = {(row["recipe"], str(row["seed"])) for row in rows}
         with target.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if (row["recipe"], row["seed"]) not in made] + rows
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _cell(value) for name, value in row.items()})
+            names = dict.fromkeys([*next(csv.reader(file), []), *names])
+    else:
+        target.unlink(missing_ok=True)
+    add_rows(rows, target, list(names), of=("recipe", "seed"))
 
 
 def _cell(value: Any) -> Any:

@@ -192,14 +192,17 @@ def test_too_few_images_take_a_loss_that_is_named(asked: RunConfig, tmp_path: Pa
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     options = {"data.source": f"folder:{tmp_path / 'photos'}", "data.imbalance_ratio": None}
     options["training.metric"] = "macro-f1"
-    config = replace(with_options(asked, options), reasons=[Choice("recipe", asked.recipe, "chosen on your images")])
+    reasons = [Choice("recipe", asked.recipe, "chosen on your images"), Choice("stage1.epochs", 7, by="user")]
+    config = replace(with_options(asked, options), reasons=reasons)
     start_run(config, tmp_path / "run", QUIET)
     tried = read_portfolio(tmp_path / "run")
     assert tried is not None
     assert not tried.candidates
     trained = read_config(tmp_path / "run")
     assert trained.stage1.loss.name == "weighted"
-    assert any("weighted for macro" in reason and "too few images" in reason for reason in map(str, trained.reasons))
+    chosen, length = (each.reason for each in trained.reasons if isinstance(each, Choice))
+    assert all(words in chosen for words in ("weighted", "macro F1", "too few images"))
+    assert length == ""
     assert tried.metric == "macro-f1"  # as asked for
     planned = PlannedRun(name="auto", seed=0, baseline="auto", folder=tmp_path / "run", config=config)
     assert state_of(planned) == "started"  # not of another configuration; its report is still to be written

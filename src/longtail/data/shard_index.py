@@ -118,6 +118,11 @@ class ShardIndex:
     label: str = ""
 
     @property
+    def files(self) -> set[str]:
+        """The shards of all splits."""
+        return {shard.file for split in self.splits.values() for shard in split.shards}
+
+    @property
     def is_prepared(self) -> bool:
         """Whether `prepare` wrote the shards, which deals them to hands."""
         return any(split.hands for split in self.splits.values())

@@ -158,9 +158,9 @@ class LocalPool:
         """Begin runs for which there is room, and return those that have ended."""
         while self._waiting and len(self._active) < self._jobs:
             run = self._waiting.popleft()
-            self._begun.append((run, ""))
             try:
                 self._active.append(RunProcess(run, self._command(run), self._environment))
+                self._begun.append((run, ""))
             except (LongtailError, OSError) as error:  # its log cannot be written, or no process was to be had
                 self._ended.append((run, str(error)))
         for process in [process for process in self._active if process.has_ended]:

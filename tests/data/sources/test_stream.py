@@ -27,6 +27,7 @@ from longtail.data.shard_reader import ShardFolder, ShardReader, open_shard
 from longtail.data.sources import stream
 from longtail.data.sources.registry import absolute_source, load_source, source_name
 from longtail.data.sources.stream import StreamedSplit
+from longtail.data.splits import unit_numbers
 from longtail.data.subsets import cut_long_tailed
 from longtail.errors import LongtailError
 from longtail.remote import TRIES
@@ -335,6 +336,7 @@ def test_what_needs_a_list_of_the_images_is_refused(tmp_path: Path) -> None:
         lambda: train.column("label"),
         train.files,
         train.places,
+        lambda: unit_numbers(train, None),
         lambda: cut_long_tailed(train, 5, 10),
         lambda: train.image(0),
         lambda: train.require("camera"),

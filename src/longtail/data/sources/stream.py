@@ -256,8 +256,7 @@ def load_stream(spec: str, columns: Columns) -> ImageData:
         splits |= _kept(_words(folder, read, part), _stored_as(source), [name], images)
     if "train" not in splits:
         raise LongtailError(f"{source!r} has no shard of training images: rename one train-*, or widen the pattern.")
-    used = {shard.file for part in index.splits.values() for shard in part.shards}
-    unread = unread_files(sorted(set(folder.sizes) - used))
+    unread = unread_files(sorted(set(folder.sizes) - index.files))
     findings = [*untrained(index.classes, splits), *unread, *_slow_draws(index.splits["train"])]
     return ImageData(source, index.classes, splits, tuple(findings))
 
@@ -290,8 +289,8 @@ def _stored_index(folder: ShardFolder, label: str) -> ShardIndex | None:
         # the one that `prepare` writes. Others may have been counted by any column, and are counted anew.
         if (index.label or named or (LABEL_COLUMN if index.is_prepared else "")) != label:
             continue
-        files, listed = {shard.file for split in index.splits.values() for shard in split.shards}, set(folder.sizes)
-        if files <= listed and not divide_files(listed - files) and not _has_changed(folder, index):
+        listed = set(folder.sizes)
+        if index.files <= listed and not divide_files(listed - index.files) and not _has_changed(folder, index):
             return index
     return None
 
