@@ -29,6 +29,9 @@ if sys.platform != "win32":
 STANDARD_OUTPUT: Final = Path("/dev/stdout")
 REPLACED: Final = " (replaces the earlier file)"
 """Follows the name of a file that took the place of another one."""
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of the errors of a disk, or a user's part of it, that is full."""
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40  # as Linux follows them
 _HOST = re.sub(r"[^\w.]+", "_", platform.node())[:64] or "host"
@@ -285,13 +288,12 @@ def refused_cache(error: BaseException) -> str:
         ''
     """
     for each in system_errors(error):
-        match each.errno:
-            case errno.ENOSPC | errno.EDQUOT:
-                remedy = "free some space, or set HF_HOME to a folder on another disk"
-            case errno.EACCES | errno.EPERM | errno.EROFS if each.filename:  # a firewall's error names no file
-                remedy = "set HF_HOME to a folder that can be"
-            case _:
-                continue
+        if each.errno in DISK_FULL:
+            remedy = "free some space, or set HF_HOME to a folder on another disk"
+        elif each.errno in _FORBIDDEN and each.filename:  # a firewall's error names no file
+            remedy = "set HF_HOME to a folder that can be"
+        else:
+            continue
         return f"the hub's cache cannot be written ({each.strerror or each}): {remedy}"
     return ""
 

@@ -22,7 +22,7 @@ from rich.text import Text
 from longtail.config.schema import Choice, RunConfig
 from longtail.config.stage import StageConfig
 from longtail.errors import LongtailError, UsageError
-from longtail.files import REPLACED, cannot_write, descriptor_of, is_stream, output_path, system_errors
+from longtail.files import DISK_FULL, REPLACED, cannot_write, descriptor_of, is_stream, output_path, system_errors
 from longtail.formatting import duration_text, figure_text, interval_text, percent
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -116,9 +116,7 @@ def is_disk_full(error: BaseException) -> bool:
         >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("denied"))
         (True, False)
     """
-    return any(
-        each.errno in {errno.ENOSPC, errno.EDQUOT} or "No space left" in str(each) for each in system_errors(error)
-    )
+    return any(each.errno in DISK_FULL or "No space left" in str(each) for each in system_errors(error))
 
 
 def print_line(text: str, style: str | None = None) -> None:

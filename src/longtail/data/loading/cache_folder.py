@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from longtail.errors import LongtailError
-from longtail.files import system_errors
+from longtail.files import DISK_FULL, system_errors
 from longtail.validation import read_json
 
 DEFAULT_GIGABYTES = 20.0
@@ -31,7 +31,6 @@ UNFINISHED, LOCK, _DESCRIPTION = ".unfinished", ".lock", ".json"
 Table = TypeVar("Table", bound=Sized)
 Entry = TypeVar("Entry")
 Kind = Literal["pixels", "features", "network", "table", "index", "unknown"]
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _MISSING = {None, errno.ENOENT, errno.EINVAL}  # of a folder that does not hold what it should
 _in_use: Counter[Path] = Counter()  # how often this process has mapped an entry
 
@@ -265,7 +264,7 @@ def keep_folder(
             numbers = {each.errno for each in system_errors(error)} - _MISSING
             if not is_stored or (isinstance(error, Exception) and not isinstance(error, MemoryError) and not numbers):
                 shutil.rmtree(path, ignore_errors=True)  # the next call starts over
-            if numbers & _FULL:
+            if numbers & DISK_FULL:
                 raise LongtailError(
                     f"the disk of the cache {path.parent} is full: free some space, or set LONGTAIL_CACHE to a folder "
                     "on another disk."
