@@ -66,7 +66,10 @@ def test_runs_have_the_bits_that_they_have_without_a_cluster(cluster: Any, tmp_p
 
 @pytest.mark.parametrize("lost", ["node", "worker"])
 def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path) -> None:
-    grid, on_it = plan_grid(spec(tmp_path)), list[PlannedRun]()
+    grid, on_it, terminal = plan_grid(spec(tmp_path)), list[PlannedRun](), io.StringIO()
+
+    def are_shown() -> bool:  # a process may begin before the news of it leave its machine, and would be lost with it
+        return have_begun(grid) and terminal.getvalue().count(": training on ") == len(grid.runs)
 
     def lose() -> None:
         (process,) = starts_of(grid.runs[0])
@@ -78,12 +81,10 @@ def test_what_is_lost_goes_on_elsewhere(lost: str, cluster: Any, tmp_path: Path)
             on_it.append(grid.runs[0])
             os.kill(process, signal.SIGKILL)
 
-    terminal = io.StringIO()
-
     def goes_on() -> bool:  # and says so: news of a run may come after those of its end
         return all(len(starts_of(run)) == 2 for run in on_it) and terminal.getvalue().count("going on") >= len(on_it)
 
-    with when((lambda: have_begun(grid), lose), (goes_on, (tmp_path / "go").touch)) as done:
+    with when((are_shown, lose), (goes_on, (tmp_path / "go").touch)) as done:
         problems, _ = run_waiting(grid, terminal)
     if lost == "node":
         cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)  # from the main thread alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ from typing import Any
 
 @contextmanager
 def ray_nodes(number: int, cores: int) -> Iterator[Any]:
-    """Start a head without cores and nodes with some, and connect to it."""
+    """Start a head without cores and nodes with some, and connect to it.
+
+    Their processes ignore SIGINT, as those that a script has begun in the background.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
@@ -20,9 +24,11 @@ def ray_nodes(number: int, cores: int) -> Iterator[Any]:
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, str(Path(__file__).parent)]))  # of their processes
     small = {"object_store_memory": 100 * 2**20}
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
     for _ in range(number):
         cluster.add_node(num_cpus=cores, **small)
+    signal.signal(signal.SIGINT, handler)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -230,6 +231,8 @@ def _listed(folder: Path) -> list[Path]:
 
 def _train(run: PlannedRun, number: int, board: Any, command: Command, cpus: int) -> str:
     """Train a run in a process of its own, and return the reason of its failure: the task, on some machine."""
+    # Processes that a script has begun in the background ignore SIGINT, and Ray's cancel does nothing in them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     board.add.remote((number, socket.gethostname()))
     if not Path(run.folder.parent.parent).is_dir():
         return f"{socket.gethostname()} has no folder {run.folder.parent.parent}: --out is the same on every machine."
