@@ -140,6 +140,12 @@ def finding(data: ImageData, kind: str) -> Finding:
     return finding
 
 
+def test_a_class_named_like_a_split_is_said(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"cat": 2, "dog": 2, "test": 3})))
+    assert data.classes == ("cat", "dog", "test")
+    assert "test/" in finding(data, "class-or-split").message
+
+
 @pytest.mark.parametrize("empty_folder", ["val", "val/a"])
 def test_a_split_without_images_counts_as_none_and_is_called_empty(make_folder: MakeFolder, empty_folder: str) -> None:
     data = load_source(str(make_folder({"train/a": 2, "train/b": 2, empty_folder: 0})))
@@ -151,6 +157,12 @@ def test_loose_images_in_a_split_folder_are_reported(make_folder: MakeFolder) ->
     data = load_source(str(make_folder({"train/a": 2, "train/b": 2, "val": 3})))
     assert list(data.splits) == ["train"]
     assert "val/" in finding(data, "image-without-class").message
+
+
+def test_images_next_to_the_class_folders_of_a_split_are_reported(make_folder: MakeFolder) -> None:
+    data = load_source(str(make_folder({"train/a": 2, "train/b": 2, "train": 1, "test/a": 1})))
+    assert data.counts().counts == (2, 2)
+    assert "1 image in train/" in finding(data, "image-without-class").message
 
 
 def test_folders_of_a_system_are_no_classes_and_hidden_images_are_said(make_folder: MakeFolder) -> None:
@@ -243,13 +255,28 @@ def test_a_ring_of_links_ends(make_folder: MakeFolder, tmp_path: Path) -> None:
 
 def test_links_to_nowhere_are_called_so(make_folder: MakeFolder) -> None:
     root = make_folder({"train/cat": 1, "train/dog": 1})
-    for dead_link in ("train/dog/sub", "train/dog/note.txt", "train/puma"):
+    for dead_link in ("test", "train/dog/sub", "train/dog/note.txt", "train/puma"):
         (root / dead_link).symlink_to(root / "nowhere")
     data = load_source(str(root))
     dead = finding(data, "link-dead")
-    assert (dead.severity, dead.images) == ("warning", ("train/puma", "train/dog/note.txt", "train/dog/sub"))
-    assert dead.images == ("train/puma", "train/dog/note.txt", "train/dog/sub")
+    assert (dead.severity, dead.images) == ("warning", ("test", "train/puma", "train/dog/note.txt", "train/dog/sub"))
     assert data.findings == (dead,)
+
+
+def test_a_split_that_is_a_link_is_said(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"test/cat": 1, "test/dog": 1})
+    (root / "train").symlink_to(make_folder({"cat": 2, "dog": 1}, name="elsewhere"))
+    data = load_source(str(root))
+    assert data.counts().counts == (2, 1)
+    assert finding(data, "link-outside").images == ("train",)
+
+
+def test_a_split_that_leads_back_is_not_followed(make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 1, "train/dog": 1})
+    (root / "test").symlink_to(root)
+    data = load_source(str(root))
+    assert list(data.splits) == ["train"]
+    assert finding(data, "link-back").images == ("test",)
 
 
 def test_a_link_to_nowhere_is_named_when_it_is_read(make_folder: MakeFolder) -> None:

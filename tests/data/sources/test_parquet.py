@@ -164,3 +164,15 @@ def test_an_image_column_of_text_is_taken_for_paths(tmp_path: Path, kind: pa.Dat
     assert split.path(0) == str(tmp_path / "x.png")
     with pytest.raises(LongtailError, match=r"no image' .*exist"):
         split.image(1)
+
+
+def test_where_no_cache_can_be_written_the_cache_is_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/home/someone")
+
+    write(tmp_path / "train.parquet", [0, 1], datasets.ClassLabel(names=["cat", "dog"]))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", refuse)
+    with pytest.raises(LongtailError, match=r"HF_HOME.*LONGTAIL_CACHE"):
+        load_source(f"parquet:{tmp_path}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longtail.data.sources.builtin import NAMES, PACKAGED
@@ -50,6 +52,21 @@ def test_a_path_wins_over_nothing_else(make_folder: Callable[..., Path], monkeyp
 def test_an_existing_path_with_a_colon_is_a_path(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     make_folder({"a": 1, "b": 2}, name="trip:2023")
     assert load_source(str(tmp_path / "trip:2023")).counts().counts == (1, 2)
+
+
+@pytest.mark.parametrize(("table", "is_clear"), [("metadata.parquet", False), ("train-0.parquet", True)])
+def test_a_table_next_to_class_folders_is_refused_unless_it_names_a_split(
+    table: str, is_clear: bool, make_folder: Callable[..., Path]
+) -> None:
+    root = make_folder({"a": 1, "b": 2})
+    pq.write_table(pa.table({"path": ["a/0.png", "b/0.png", "b/1.png"], "label": ["x", "y", "x"]}), root / table)
+    assert load_source(f"parquet:{root}").classes == ("x", "y")
+    assert load_source(f"folder:{root}").classes == ("a", "b")
+    if is_clear:
+        assert load_source(str(root)).classes == ("x", "y")
+    else:
+        with pytest.raises(LongtailError, match=r"folder:.*parquet:"):
+            load_source(str(root))
 
 
 def test_packaged_sources_have_a_name() -> None:

@@ -135,7 +135,7 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
         raise LongtailError(f"{spec!r} holds {contents}: put the images of each class in a folder named after it.")
     findings: list[Finding] = []
     if loose:
-        message = f"{loose} images next to the class folders have no class and are left out"
+        message = f"{loose} image{'s' * (loose > 1)} next to the class folders left out"
         findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
     named = {folder: split for folder in folders if (split := split_name(folder.name)) is not None}
     bare = [folder for folder in named if not subfolders(folder)]
@@ -147,6 +147,10 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
             raise LongtailError(f"{spec!r} has both {folder_of[split].name}/ and {folder.name}/: remove or merge one.")
         folder_of[split] = folder
     if not folder_of and len(named) < len(folders):
+        for folder in named:
+            message = f"{folder.name}/ is read as a class, and is named like a split"
+            remedy = "if it is one, put the class folders into train/ next to it, or move it away"
+            findings.append(Finding("warning", message, remedy, "class-or-split"))
         return {"train": root}, findings
     if "train" not in folder_of:
         empty, filled = (", ".join(f"{folder.name}/" for folder in part) for part in (bare, folder_of.values()))
@@ -156,13 +160,13 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
                 "put the images of each class in a folder named after it."
             )
         raise LongtailError(f"{spec!r} has {filled} but no train/: name the training folder train.")
-    for folder in bare:
+    for folder in named:
         if loose := _loose_images(folder):
-            message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ without class folders are left out"
+            message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ outside of class folders left out"
             findings.append(
                 Finding("warning", message, "move each into the folder of its class", "image-without-class")
             )
-        else:
+        elif folder in bare:
             message = f"{folder.name}/ is empty, so that the source has no such split"
             findings.append(Finding("note", message, "put class folders in it, or remove it", "split-empty"))
     other = [folder.name for folder in folders if folder not in named]
@@ -222,8 +226,10 @@ class Walk:
         for entry in (*sorted(self._folder.iterdir()), *sorted(folder.iterdir())):
             if is_system_folder(entry.name) and entry.is_dir():
                 self._record("system-folder", str(entry))
-            elif entry.parent == folder and _is_dead(entry):
+            elif _is_dead(entry):
                 self._record("link-dead", str(entry))
+        if folder != self._folder and not self._is_followed(str(folder.parent), folder.name):
+            return {}
         entries = [entry for entry in subfolders(folder) if self._is_followed(str(folder), entry.name)]
         return {entry.name: list(self._images_below(entry)) for entry in entries}
 

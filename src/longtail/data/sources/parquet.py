@@ -16,6 +16,7 @@ from longtail.data.sources.image_tables import from_tables
 from longtail.data.sources.table_columns import Columns
 from longtail.data.sources.table_splits import divide_files, unread_files
 from longtail.errors import LongtailError, first_line
+from longtail.files import refused_cache
 
 if TYPE_CHECKING:
     import datasets
@@ -105,4 +106,6 @@ def _read(files: Sequence[Path], folder: Path | None) -> datasets.Dataset:
     except Exception as error:  # datasets wraps Arrow's errors in its own, which share no base class
         reason = first_line(error.__cause__ or error)
         names = ", ".join(file.name for file in files[:3])
+        if folder is None and (why := refused_cache(error)):
+            raise LongtailError(f"{names} cannot be read without a cache: {why}, or LONGTAIL_CACHE.") from None
         raise LongtailError(f"{names} cannot be read as one table ({reason}): write them again.") from error

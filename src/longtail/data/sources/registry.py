@@ -10,11 +10,12 @@ from longtail.data.class_names import joined_names
 from longtail.data.dataset import Finding, ImageData, empty_split_finding
 from longtail.data.sources.builtin import NAMES
 from longtail.data.sources.csv import load_csv
-from longtail.data.sources.folder import load_folder
+from longtail.data.sources.folder import load_folder, subfolders
 from longtail.data.sources.huggingface import HUB, is_saved_dataset, load_hf
 from longtail.data.sources.parquet import load_parquet, parquet_files
 from longtail.data.sources.stream import STREAM, load_stream, stream_path
 from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_splits import split_of_file
 from longtail.errors import LongtailError, listed, nearest
 
 PREFIXES: Mapping[str, Callable[[str, Columns], ImageData]] = {
@@ -107,12 +108,23 @@ def _dispatch(spec: str, columns: Columns) -> ImageData:
 
 
 def _kind_of_path(path: Path) -> str:
-    """Return the prefix for a bare path: a folder of images unless it clearly holds something else."""
+    """Return the prefix for a bare path: a folder of images unless it clearly holds something else.
+
+    Raises:
+        LongtailError: It holds folders and tables, and no table is named after a split.
+    """
     if path.is_file():
         return {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}.get(path.suffix.lower(), "folder")
     if is_saved_dataset(path):
         return HUB
-    return "parquet" if parquet_files(path) else "folder"
+    tables = [table for parts in parquet_files(path).values() for table in parts]
+    folders = [folder.name for folder in subfolders(path) if folder.name != "data"]
+    if tables and folders and not any(map(split_of_file, tables)):
+        raise LongtailError(
+            f"{str(path)!r} holds folders ({listed(folders)}) and tables ({listed([table.name for table in tables])}): "
+            f"write folder:{path} if the folders are the classes, parquet:{path} if the tables list the images."
+        )
+    return "parquet" if tables else "folder"
 
 
 def _unknown(spec: str) -> str:

@@ -54,6 +54,16 @@ def split_name(name: str) -> str | None:
     return SPLIT_ALIASES.get(name.strip().lower())
 
 
+def split_of_file(file: str | Path) -> str | None:
+    """Return the split that the name of a file begins with, or None.
+
+    Example:
+        >>> split_of_file("data/train-00001.parquet"), split_of_file("answers.parquet")
+        ('train', None)
+    """
+    return split_name(PurePath(file).stem.partition("-")[0].partition(".")[0])
+
+
 def divide_files(files: Iterable[File]) -> dict[str, list[File]]:
     """Divide files into splits by what their names begin with; without a name of a split they are for training.
 
@@ -66,7 +76,7 @@ def divide_files(files: Iterable[File]) -> dict[str, list[File]]:
     parts: dict[str, list[File]] = defaultdict(list)
     unnamed: list[File] = []
     for file in sorted(files):
-        split = split_name(PurePath(file).stem.partition("-")[0].partition(".")[0])
+        split = split_of_file(file)
         (unnamed if split is None else parts[split]).append(file)
     if unnamed and "train" not in parts:
         parts["train"] = unnamed
