@@ -6,11 +6,13 @@ import copy
 import hashlib
 import os
 import shutil
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -94,9 +96,7 @@ def openvino_problem() -> str:
     if find_spec("openvino") is None:
         return "it is not installed"
     try:
-        import openvino
-
-        openvino.Core  # noqa: B018 - any folder named openvino can be imported
+        _openvino().Core  # noqa: B018 - any folder named openvino can be imported
     except Exception as error:  # whatever its libraries raise
         return _reason(error)
     return ""
@@ -132,9 +132,7 @@ def engine_version(engine: ChosenEngine) -> str:
     """
     if engine == "torch":
         return f"torch {torch.__version__}"
-    import openvino
-
-    return f"openvino {openvino.__version__}"
+    return f"openvino {_openvino().__version__}"
 
 
 class PixelBackbone(nn.Module):
@@ -385,25 +383,34 @@ def _network(pixels: PixelBackbone, side: int, folder: Path | None) -> Any:
 
 
 @cache
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would report the import to its makers from a process of its own."""
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:
+        return import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # its import fails, and OpenVINO takes its own stub
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+
+
+@cache
 def _core() -> Any:
     """Return OpenVINO's core, one for the whole process.
 
     Its plugin for CPUs gives the thread that loads it a stack for signals, and frees that stack in whatever thread the
     plugin ends, the garbage collector's for example. Without it, Ctrl-C would be a segmentation fault.
     """
-    import openvino
-
-    return openvino.Core()
+    return _openvino().Core()
 
 
 def _save(network: Any, folder: Path) -> bool:
     """Write a network to a folder, all of it or nothing; return whether the disk took it."""
-    import openvino
-
     unfinished = folder.with_suffix(UNFINISHED)
     with suppress(OSError, RuntimeError):  # the second is OpenVINO's
         unfinished.mkdir(exist_ok=True)
-        openvino.save_model(network, unfinished / _FILE, compress_to_fp16=False)
+        _openvino().save_model(network, unfinished / _FILE, compress_to_fp16=False)
         for file in unfinished.iterdir():
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
