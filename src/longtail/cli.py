@@ -85,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         full = " Free some space and repeat the command." if is_disk_full(error) else ""
         return fail(f"{error}.{full}")
+    except (MemoryError, RuntimeError) as error:  # of an accelerator, PyTorch's, which is not imported for its name
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        return fail("out of memory: end other programs, or take a smaller --batch-size where the command has it.")
     except KeyboardInterrupt:
         return fail("interrupted.", EXIT_INTERRUPTED)
 

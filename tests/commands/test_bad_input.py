@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from longtail.config import resolve
 from longtail.errors import LATER, UnreadableImageError
+from longtail.predict.predictor import Predictor
 
 Call = Callable[..., Any]
 
@@ -384,3 +386,17 @@ def test_a_report_of_a_folder_that_is_no_run_says_so(cli: Call, make_folder: Cal
     done = cli("report", make_folder({"cat": 2, "lynx": 2}), "--out", tmp_path / "report.html")
     assert done.status == 1
     assert "a run" in done.complaint
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError("Unable to allocate 3 GiB")]
+)
+def test_memory_that_does_not_suffice_is_one_sentence(
+    error: BaseException, cli: Call, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Predictor, "stream", refuse)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert "--batch-size" in cli("predict", finished.folder, tmp_path / "a.png", "--out", tmp_path / "o.csv").complaint

@@ -231,6 +231,17 @@ def test_offline_is_one_sentence(ready: Path) -> None:
         local_run("hf:me/fish")
 
 
+def test_figures_are_fetched_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[list[str]] = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, allow_patterns, **__: fetched.append(allow_patterns)
+    )
+    local_run("hf:me/fish")
+    local_run("hf:me/fish", with_figures=True)
+    assert fetched[0] == ["model.json", "model.safetensors"]
+    assert {*fetched[1]} - {*fetched[0]} == {"metrics.json", "adjusted.json", "config.yaml"}
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_is_one_sentence(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -96,8 +96,24 @@ def test_a_run_without_figures(untrained_run: Callable[..., Path], tmp_path: Pat
     for name in ("metrics.json", "config.yaml"):
         (run / name).unlink()
     text = model_card(run)
-    assert "no test" in text
+    assert "no test" not in text  # it may have had some
+    assert "The figures of the run" in text
     assert ModelCard(text).data.eval_results is None
+
+
+def test_a_run_without_test_images(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"test": None}))
+    (run / "adjusted.json").unlink(missing_ok=True)
+    assert "no test images" in model_card(run)
+
+
+def test_a_temperature_alone_is_called_so(untrained_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run")
+    info = load_info(run)
+    save_info(replace(info, adjustment=replace(info.adjustment, chosen={"method": "none"})), run)
+    assert "| post-hoc adjustment | temperature |" in model_card(run)
 
 
 def test_class_names_stay_text(untrained_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ def test_a_broken_file_is_named_with_a_remedy(make_run, name, content, message):
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_broken_metrics_are_made_anew_only_where_a_checkpoint_is_left(make_run, is_finished):
+    folder = make_run("ce")
+    (folder / "metrics.json").write_text("{")
+    (folder / "model.safetensors").touch()
+    if not is_finished:
+        (folder / "checkpoint").mkdir()
+    with pytest.raises(LongtailError, match="copy" if is_finished else "--resume"):
+        read(folder)
+
+
 def test_a_broken_parquet_file_is_named(make_run):
     folder = make_run("ce")
     (folder / "predictions.parquet").write_bytes(b"no parquet")

@@ -25,13 +25,13 @@ from longtail.config.options import EngineName
 from longtail.console import Bar, Reporter
 from longtail.counts import IntArray
 from longtail.data.dataset import SPLIT_NAMES, Split
-from longtail.errors import LongtailError, resume_hint
+from longtail.errors import LongtailError
 from longtail.experiments.finished_run import FinishedRun, open_run
 from longtail.files import output_path, writing
 from longtail.losses import build_loss
 from longtail.models.heads import linear_map
 from longtail.run.analysis import write_analysis
-from longtail.run.layout import METRICS_FILE
+from longtail.run.layout import METRICS_FILE, restore_hint
 from longtail.run.tables import write_examples
 from longtail.training.artifacts import example_images
 from longtail.training.forward_pass import BatchOutputs, forward_pass
@@ -162,8 +162,7 @@ def _same_images(run: FinishedRun, reporter: Reporter) -> PreparedData:
     """Return the splits of a run; they have to be those that it was trained and tested on."""
     if run.data_hash is None:
         raise LongtailError(
-            f"{run.folder} has no {METRICS_FILE}, which says which images it was made with: write it with: "
-            f"{resume_hint(run.folder)}"
+            f"{run.folder} has no {METRICS_FILE}, which says which images it was made with: {restore_hint(run.folder)}"
         )
     return run.images(reporter.say, must_be_same=True)
 

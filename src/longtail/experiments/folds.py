@@ -24,7 +24,7 @@ from longtail.experiments.grid_plan import Grid, PlannedRun
 from longtail.experiments.grid_runner import run_grid
 from longtail.run.layout import METRICS_FILE, fold_name, log_file, refuse_existing, write_config
 from longtail.run.result import read_metrics, write_metrics
-from longtail.run.tables import pool_examples, pool_predictions, write_confusion, write_predictions
+from longtail.run.tables import pool_examples, pool_predictions, retrain_hint, write_confusion, write_predictions
 from longtail.training.prepared_data import folds_of, prepare_data, read_source, without_unreadable
 from longtail.training.split_evaluation import Evaluation, with_group_intervals
 
@@ -115,10 +115,7 @@ def _pool(config: RunConfig, out: Path, folders: Sequence[Path], whole: Split, f
     parts = [read_metrics(folder).plain() for folder in folders]
     for folder, part in zip(folders, parts, strict=True):
         if part["test"] is None or part["test"]["nll"] is None:
-            raise LongtailError(
-                f"{folder / METRICS_FILE} has no figures of test images: delete it and write it again with: "
-                f"{resume_hint(folder)}"
-            )
+            raise LongtailError(f"{folder / METRICS_FILE} has no figures of test images: {retrain_hint(folder)}")
     mean_counts = np.mean([part["train_counts"] for part in parts], axis=0)
     counts = ClassCounts([int(value) for value in np.rint(mean_counts)], parts[0]["classes"])
     groups = counts.groups(many=config.data.many, few=config.data.few, by=config.data.groups)

@@ -136,7 +136,7 @@ def export_run(
     if missing:
         names = " and ".join(missing)
         raise _error(f"format='onnx' needs {names}: pip install 'longtail[export]'.")
-    folder, path = Path(local_run(run)), output_path(out)
+    folder, path = Path(local_run(run, with_figures=True)), output_path(out)
     if path.is_dir():
         file = path / ("model.onnx" if format == "onnx" else "model.pt2")
         raise LongtailError(f"{path} is a folder: name the file to write, {file}.")

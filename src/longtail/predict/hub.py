@@ -36,10 +36,11 @@ _HUB_METRICS = ("accuracy", "balanced_accuracy")  # of the same name there
 _MOST_CLASSES = 200  # rows of the table; nobody reads a card of thousands
 
 
-def local_run(run: str | os.PathLike[str]) -> str:
+def local_run(run: str | os.PathLike[str], *, with_figures: bool = False) -> str:
     """Return the folder of a run; ``hf:OWNER/NAME`` or ``hf:OWNER/NAME@REVISION`` is fetched, or taken from the cache.
 
-    Only ``model.json`` and ``model.safetensors`` are fetched; neither can hold code.
+    Only ``model.json`` and ``model.safetensors`` are fetched, ``with_figures`` also what :func:`model_card` shows; none
+    can hold code.
 
     Raises:
         LongtailError: The hub cannot be reached, or has no such model.
@@ -55,8 +56,9 @@ def local_run(run: str | os.PathLike[str]) -> str:
 
     name, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
     with _in_words(f"the model {name!r} could not be fetched"):
+        figures = [layout.METRICS_FILE, layout.ADJUSTED_FILE, layout.CONFIG_FILE] if with_figures else []
         return snapshot_download(
-            name, revision=revision or None, allow_patterns=[layout.MODEL_FILE, layout.WEIGHTS_FILE]
+            name, revision=revision or None, allow_patterns=[layout.MODEL_FILE, layout.WEIGHTS_FILE, *figures]
         )
 
 

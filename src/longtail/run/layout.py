@@ -164,6 +164,18 @@ def remove_config(run: Path) -> None:
     (run / CONFIG_FILE).unlink(missing_ok=True)
 
 
+def restore_hint(run: Path) -> str:
+    """Return how to get a missing or damaged ``metrics.json`` back: a finished run has no checkpoint to resume from.
+
+    Example:
+        >>> restore_hint(Path("runs/photos"))
+        'delete it if it is there, and continue with: longtail train --resume runs/photos'
+    """
+    if (run / CHECKPOINT_FOLDER).exists() or not (run / WEIGHTS_FILE).is_file():
+        return f"delete it if it is there, and continue with: {resume_hint(run)}"
+    return "copy it from the run again, or train into a new --out."
+
+
 def write_grid(folder: Path, grid: Table) -> None:
     """Write ``grid.yaml``, the file that makes the same grid.
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from longtail.analysis.columns import Analysis
 from longtail.counts import FEW_IMAGES, ClassCounts, FloatArray, GroupName, IntArray
-from longtail.errors import LongtailError, resume_hint
+from longtail.errors import LongtailError
 from longtail.evaluation.metrics import add_intervals
 from longtail.evaluation.posthoc import Adjustment
 from longtail.files import remove, write_json
@@ -225,9 +225,8 @@ def read_metrics(run: Path) -> RunMetrics:
     if not path.is_file() and not (run / layout.CONFIG_FILE).is_file():
         raise LongtailError(f"{run} is not a run: name a folder that longtail train has made.")
     if not path.is_file():
-        raise LongtailError(f"{run} has no {layout.METRICS_FILE}: finish the run with: {resume_hint(run)}")
-    remedy = f"delete it and write it again with: {resume_hint(run)}"
-    return read_json(path, TypeAdapter(RunMetrics), remedy, METRICS_FORMAT)
+        raise LongtailError(f"{run} has no {layout.METRICS_FILE}: {layout.restore_hint(run)}")
+    return read_json(path, TypeAdapter(RunMetrics), layout.restore_hint(run).removesuffix("."), METRICS_FORMAT)
 
 
 def write_adjusted(run: Path, adjustment: Adjustment, figures: Mapping[str, Any]) -> None:

@@ -22,11 +22,13 @@ from longtail.data.splits import group_numbers
 from longtail.errors import LongtailError, first_line, resume_hint
 from longtail.files import write_atomically, write_table
 from longtail.formatting import percent
-from longtail.run.layout import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE
+from longtail.run.layout import CONFUSION_FILE, EXAMPLES_FILE, HISTORY_FILE, PREDICTIONS_FILE
 from longtail.validation import Column, read_bytes, read_columns, read_table, validate
 
 SQUARE: Final = 1000
 """Classes: with more, most cells of a confusion matrix are zero, and spreadsheets cannot open it."""
+
+_RESTORE: Final = "copy it from the run again, or delete it to go on without it"
 
 
 class EpochRow(BaseModel):
@@ -147,7 +149,7 @@ def read_predictions(run: Path, num_classes: int) -> Predictions | None:
     path = run / PREDICTIONS_FILE
     if not path.is_file():
         return None
-    table = read_columns(path, _prediction_columns(num_classes), _rewrite(run))
+    table = read_columns(path, _prediction_columns(num_classes), _RESTORE)
     paths = [name or "" for name in table.get("path", [])]
     group, ranked = table.get("group"), table.get("top5_probabilities")
     return Predictions(
@@ -193,7 +195,7 @@ def pool_predictions(folders: Sequence[Path], rows: Sequence[IntArray], num_clas
     tables = []
     for folder, places in zip(folders, rows, strict=True):
         columns = _prediction_columns(num_classes) | lists | {"index": Column("int", 0, len(places) - 1)}
-        table = read_table(folder / PREDICTIONS_FILE, columns, _rewrite(folder))
+        table = read_table(folder / PREDICTIONS_FILE, columns, retrain_hint(folder))
         index = pa.array(places[table["index"].to_numpy()])
         tables.append(table.set_column(table.column_names.index("index"), "index", index))
     joined = _concatenate(tables, folders, PREDICTIONS_FILE).sort_by("index")
@@ -209,13 +211,19 @@ def _concatenate(tables: Sequence[pa.Table], folders: Sequence[Path], name: str)
         return pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
         raise LongtailError(
-            f"the files {name} in {folders[0].parent} do not fit together ({first_line(error)}): in the folder of each "
-            f"fold, {_rewrite(folders[0])}"
+            f"the files {name} in {folders[0].parent} do not fit together ({first_line(error)}): delete the folders of "
+            f"the folds and continue with: {resume_hint(folders[0].parent)}"
         ) from error
 
 
-def _rewrite(run: Path) -> str:
-    return f"delete {METRICS_FILE} there and write both again with: {resume_hint(run)}"
+def retrain_hint(fold: Path) -> str:
+    """Return how to get a damaged file of a finished fold back.
+
+    Example:
+        >>> retrain_hint(Path("cv/fold-1"))
+        'delete cv/fold-1 and train this fold again with: longtail train --resume cv'
+    """
+    return f"delete {fold} and train this fold again with: {resume_hint(fold.parent)}"
 
 
 def _images_hash(label: IntArray, paths: Sequence[str]) -> str:
@@ -261,7 +269,7 @@ def read_examples(run: Path, num_classes: int) -> tuple[ExampleImage, ...]:
     path, columns = run / EXAMPLES_FILE, _example_columns(num_classes)
     if not path.is_file():
         return ()
-    table = read_columns(path, columns, _rewrite(run))
+    table = read_columns(path, columns, _RESTORE)
     table.setdefault("path", [""] * len(table["role"]))
     rows = zip(*(table[name] for name in columns), strict=True)
     return tuple(
@@ -282,7 +290,7 @@ def pool_examples(run: Path, folders: Sequence[Path], num_classes: int) -> None:
         LongtailError: A file is missing or damaged, of a run with other classes, or unlike the others.
     """
     columns = _example_columns(num_classes)
-    tables = [read_table(folder / EXAMPLES_FILE, columns, _rewrite(folder)) for folder in folders]
+    tables = [read_table(folder / EXAMPLES_FILE, columns, retrain_hint(folder)) for folder in folders]
     write_table(run / EXAMPLES_FILE, _concatenate(tables, folders, EXAMPLES_FILE))
 
 
