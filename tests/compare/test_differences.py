@@ -305,6 +305,46 @@ def test_the_baseline_comes_first_and_may_be_named_in_several_ways(name, runs):
     assert change(comparison, "kps")[1].mean == pytest.approx(0.0)
 
 
+def test_a_baseline_is_found_by_its_path_and_not_by_a_folder_name_of_several_rows(make_run, monkeypatch, tmp_path):
+    folders = [make_run("ce/seed-0"), make_run("gcl/seed-0", recipe="cifar-lt/gcl")]
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("gcl/seed-0", "./gcl/seed-0/", str(folders[1])):
+        assert compare_runs(folders, baseline=spelling).rows[0].label == "gcl"
+    with pytest.raises(LongtailError, match="several"):
+        compare_runs(folders, baseline="seed-0")
+
+
+def test_rows_that_only_their_training_images_tell_apart_stay_apart(make_run):
+    folders = [make_run("jan/ce/seed-0"), make_run("feb/ce/seed-0", counts=(300, 120, 60, 30, 12, 8))]
+    assert [row.name for row in compare_runs(folders).rows] == [
+        "cifar-lt/ce (jan/ce/seed-0)",
+        "cifar-lt/ce (feb/ce/seed-0)",
+    ]
+
+
+def test_groups_of_other_classes_have_no_difference(make_run):
+    first, second = make_run("ce"), make_run("gcl", recipe="cifar-lt/gcl")
+    metrics = json.loads((second / "metrics.json").read_text())
+    metrics["groups"] = {"many": [0], "medium": [1, 2, 3], "few": [4, 5]}
+    (second / "metrics.json").write_text(json.dumps(metrics))
+    comparison = compare_runs([first, second])
+    assert comparison.rows[1].differences["few"] is None
+    assert comparison.rows[1].differences["balanced_accuracy"].mean == 0.0
+    assert any("other classes" in note for note in comparison.notes)
+
+
+def test_classes_in_another_order_are_called_so(make_run):
+    names = ["a", "b", "c", "d", "e", "f"]
+    with pytest.raises(LongtailError, match="order"):
+        compare_runs([make_run("ce", names=names), make_run("gcl", names=names[::-1])])
+
+
+def test_a_row_name_in_brackets_is_printed(make_run):
+    console = Console(width=120, file=io.StringIO())
+    print_table(compare_runs([make_run("vit[lr0.1]", recipe=""), make_run("[/old]", recipe="")]), console)
+    assert "vit[lr0.1]" in console.file.getvalue()
+
+
 def test_a_baseline_that_is_not_there_is_named(runs):
     with pytest.raises(LongtailError, match="'gcl'"):
         compare_runs([*runs("ce", BASE), *runs("gcl", OURS)], baseline="gc")

@@ -391,6 +391,10 @@ def test_tables_are_saved_as_csv(page: Any, site: Any) -> None:
     heads, *lines = saved(page, "accuracy")
     assert heads[:5] == ["Class", "Group", "Training images", "Test images", "ce"]
     assert [line[:3] for line in lines][:2] == [["lynx", "many", "300"], ["wild cat", "many", "120"]]
+    assert {"ce low", "ce high", "Change"} <= {*heads}
+    page.locator("#accuracy thead button.sort").nth(2).click()  # the smallest first, and so in the file
+    page.locator("#accuracy thead button.sort").nth(2).click()
+    assert [line[2] for line in saved(page, "accuracy")[1:]] == sorted((line[2] for line in lines), key=int)
     page.locator("#accuracy summary").click()
 
 

@@ -65,9 +65,9 @@ def evaluate(
     output.print_line(f"{run} on {source or 'its own source'}, {split}{suffix}", style="italic")
     row, rows = summary.pop("sure", None), summary.pop("coverage", None)
     summary.pop("seen", None)  # already reported in a note
-    Console().print(output.summary_table(summary))
+    Console().print(output.summary_table(summary, split))
     if classes:
-        Console().print(output.class_table(summary, limit=None))
+        Console().print(output.class_table(summary, split=split, limit=None))
     if row:
         output.print_line(f"sure from a confidence of {row['threshold']:.4f} on; {output.IN_BRACKETS}", style="italic")
         Console().print(output.selective_table(row))

@@ -39,7 +39,7 @@ def plain_table(*headings: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def summary_table(summary: Mapping[str, Any]) -> Group:
+def summary_table(summary: Mapping[str, Any], split: str = "test") -> Group:
     """Lay the main figures of a summary out as a table, with their intervals; an empty group reads n/a.
 
     Notes on the intervals stand below the table.
@@ -54,10 +54,10 @@ def summary_table(summary: Mapping[str, Any]) -> Group:
         else:
             shown = percent(value, 2)
         table.add_row(key.replace("_", " "), shown, *([interval_text(intervals.get(key))] if intervals else []))
-    return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary)))
+    return Group(table, *(Text(f"note: {note}") for note in interval_notes(summary, split)))
 
 
-def interval_notes(summary: Mapping[str, Any]) -> list[str]:
+def interval_notes(summary: Mapping[str, Any], split: str = "test") -> list[str]:
     """Return notes on the figures: what the intervals allow for, and how many classes have hardly any images.
 
     Example:
@@ -78,15 +78,16 @@ def interval_notes(summary: Mapping[str, Any]) -> list[str]:
     small = sum(count < FEW_IMAGES for count in tested)
     if small:
         have = "has" if small == 1 else "have"
-        notes.append(f"{small} of {len(tested)} tested classes {have} fewer than {FEW_IMAGES} test images.")
+        notes.append(f"{small} of {len(tested)} tested classes {have} fewer than {FEW_IMAGES} {split} images.")
     return notes
 
 
-def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
+def class_table(summary: Mapping[str, Any], *, split: str = "test", limit: int | None = 40) -> Table:
     """Lay the classes out, those with the lowest recall first; a class with hardly any test images is marked *.
 
     Args:
         summary: Figures of a split, as in ``metrics.json``.
+        split: Its name.
         limit: Classes to list; None lists all of them, untested ones too, those with most training images first.
     """
     from longtail.counts import FEW_IMAGES
@@ -104,7 +105,7 @@ def class_table(summary: Mapping[str, Any], *, limit: int | None = 40) -> Table:
         table.add_row(Text(row["name"] + mark), *cells)
     captions = [f"The {limit} of lowest recall out of {len(rows)}."] if limit is not None and len(rows) > limit else []
     if any(0 < row["test_count"] < FEW_IMAGES for row in rows[:limit]):
-        captions.append(f"* fewer than {FEW_IMAGES} test images: the figure says next to nothing.")
+        captions.append(f"* fewer than {FEW_IMAGES} {split} images: the figure says next to nothing.")
     table.caption, table.caption_justify = " ".join(captions) or None, "left"
     return table
 

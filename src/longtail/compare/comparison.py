@@ -15,6 +15,7 @@ from longtail.compare.differences import (
     figure_interval,
     figure_of,
     mark,
+    share_groups,
 )
 from longtail.compare.seeds import MeanStd, fold, row_names, short_labels, with_short_paths
 from longtail.compare.table import HEADINGS, Comparison, Row
@@ -65,6 +66,11 @@ def compare_runs(
     first_run = results[0]
     for run in results[1:]:
         if run.counts.names != first_run.counts.names:
+            if sorted(run.counts.names) == sorted(first_run.counts.names):
+                raise LongtailError(
+                    f"{run.folder} has the classes of {first_run.folder} in another order, as the source of one "
+                    "of them states it: train both from one source."
+                )
             raise LongtailError(
                 f"{run.folder} has other classes than {first_run.folder}; compare runs over the same classes."
             )
@@ -95,12 +101,17 @@ def _groups(
     if baseline is None:
         return groups
     labels = dict(zip(short_labels(list(groups)), groups, strict=True))
-    folders = {run.folder.name: name for name, group in groups.items() for run in group}
-    paths = {str(run.folder): name for name, group in groups.items() for run in group}
-    rows = paths | folders | labels | {name: name for name in groups}
-    if baseline not in rows:
+    row_of = {run.folder.resolve(): name for name, group in groups.items() for run in group}
+    called = {name for folder, name in row_of.items() if folder.name == baseline}  # seed-0 may be in every row
+    row = baseline if baseline in groups else labels.get(baseline) or row_of.get(Path(baseline).resolve())
+    if row is None and len(called) > 1:
+        raise LongtailError(
+            f"several rows have a run in a folder {baseline!r} ({listing(sorted(called))}): name a row."
+        )
+    row = row or next(iter(called), None)
+    if row is None:
         raise LongtailError(f"{baseline!r} is not among the runs.{nearest(baseline, [*groups, *labels])}")
-    return {rows[baseline]: groups[rows[baseline]]} | groups
+    return {row: groups[row]} | groups
 
 
 def _row(name: str, group: tuple[RunResult, ...], first: tuple[RunResult, ...], split: str | None, color: int) -> Row:
@@ -146,7 +157,9 @@ def run_caveats(runs: Sequence[RunResult], groups: Groups, split: str | None) ->
             yield "each seed has its own test images: an interval over images is the mean over seeds."
         else:
             yield "the runs were not tested on the same images: a difference may come from the images."
-    yield from _image_caveats(measured, runs)
+    yield from _image_caveats(measured, runs, split)
+    if not all(share_groups(group, baseline, split) for group in others):
+        yield "many-, medium- and few-shot are other classes in some rows: differences of groups are left out."
     is_paired = bool(pairings) and all(each.pairs and not each.alone for each in pairings)
     if len({run.record.data_hash for run in runs}) > 1 and not is_paired:
         yield "the runs were not trained on the same images: a difference may come from the data."
@@ -200,13 +213,13 @@ def evidence_caveats(rows: Sequence[Row], split: str | None) -> Iterator[str]:
             yield f"differences of {row.name} are judged over seeds alone: no predictions of the same images were kept."
 
 
-def _image_caveats(measured: Sequence[Metrics], runs: Sequence[RunResult]) -> Iterator[str]:
+def _image_caveats(measured: Sequence[Metrics], runs: Sequence[RunResult], split: str | None) -> Iterator[str]:
     """Name small classes and images that are not independent."""
     small = max((metrics.small for metrics in measured), default=0)
     if small:
         have, say = ("class has", "its figure says") if small == 1 else ("classes have", "their figures say")
         yield (
-            f"{small} {have} fewer than {FEW_IMAGES} test images (marked * where classes are listed): {say} next to "
+            f"{small} {have} fewer than {FEW_IMAGES} {split} images (marked * where classes are listed): {say} next to "
             "nothing."
         )
     units = {metrics.unit for metrics in measured} - {"image"}

@@ -114,6 +114,12 @@ def were_tested_alike(runs: Runs, baseline: Runs, split: str | None) -> bool:
     return all(alike(*pair) for pair in (pairs if len(runs) == len(baseline) else product(runs, baseline)))
 
 
+def share_groups(runs: Runs, baseline: Runs, split: str | None) -> bool:
+    """Whether the shot groups are the same classes on both sides: of each pair, or of all runs without pairs."""
+    pairs = Pairing.of(runs, baseline, split).pairs or product(runs, baseline)
+    return all(run.group_of == other.group_of for run, other in pairs)
+
+
 def figure_of(run: RunResult, split: str | None, key: str) -> float | None:
     """Return a figure of ``metrics.json``; None where it was not measured."""
     metrics = run.metrics(split)
@@ -137,8 +143,10 @@ def figure_difference(runs: Runs, baseline: Runs, split: str | None, key: str) -
         runs: Runs of one configuration.
         baseline: Runs of the other.
         split: The split they were measured on.
-        key: A figure of ``metrics.json``.
+        key: A figure of ``metrics.json``; of a shot group there is no difference where it is other classes.
     """
+    if key in GROUP_NAMES and not share_groups(runs, baseline, split):
+        return None
 
     def value(run: RunResult) -> float | None:
         return figure_of(run, split, key)

@@ -147,7 +147,7 @@ def _short(paths: Sequence[str], marks: Sequence[str]) -> list[str]:
 def row_names(runs: Sequence[RunResult]) -> list[str]:
     """Name each configuration by its recipe and by the options in which it differs from others of that recipe.
 
-    Names that are still the same get the name of the run's folder behind them.
+    Names that are still the same get the run's folder behind them, as far as it tells them apart.
     """
     names = []
     for run in runs:
@@ -155,9 +155,11 @@ def row_names(runs: Sequence[RunResult]) -> list[str]:
         options = identity(run)
         keys = sorted({key for key in options for other in rivals if other.get(key) != options[key]})
         names.append(" ".join([run.recipe, *_words({key: options[key] for key in keys})]))
-    return [
-        name if names.count(name) == 1 else f"{name} ({run.folder.name})" for name, run in zip(names, runs, strict=True)
-    ]
+    same = [number for number, name in enumerate(names) if names.count(name) > 1]
+    folders = _short([str(runs[number].folder.resolve()) for number in same], [""] * len(same))
+    for number, folder in zip(same, folders, strict=True):
+        names[number] += f" ({folder})"
+    return names
 
 
 def identity(run: RunResult) -> dict[str, str]:

@@ -98,7 +98,10 @@ def print_table(comparison: Comparison, console: Console) -> None:
     for index, row in enumerate(comparison.rows):
         style = "dim" if row.stage else ""
         table.add_row(
-            row.name, str(len(row.runs)), *(_cell(row.values[key], narrow=narrow) for key in HEADINGS), style=style
+            Text(row.name),
+            str(len(row.runs)),
+            *(_cell(row.values[key], narrow=narrow) for key in HEADINGS),
+            style=style,
         )
         if any(row.intervals.values()):
             dash = f"{EN_DASH}\n" if narrow else EN_DASH

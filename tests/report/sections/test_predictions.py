@@ -16,7 +16,7 @@ from longtail.report import write_report
 from longtail.report.plots import THEME
 from longtail.report.sections import confusions
 from longtail.report.sections.margins import MARGINS
-from longtail.report.sections.predictions import calibration, coverage, priors
+from longtail.report.sections.predictions import COVERAGE, SHOWN, calibration, coverage, priors
 
 margins = MARGINS.build
 SECTIONS = (
@@ -178,7 +178,7 @@ def test_bands_are_intervals_of_the_images_and_left_out_where_images_belong_toge
     section = coverage(ce_and_gcl)
     band, line, *_ = section.drawings[0].figure.data
     interval = wilson(float(line.y[-1]) * len(LABEL), len(LABEL))
-    assert [band.y[49], band.y[50]] == pytest.approx(interval, abs=1e-6)
+    assert [band.y[len(COVERAGE) - 1], band.y[len(COVERAGE)]] == pytest.approx(interval, abs=1e-6)
     assert re.search(r"Bands .*95%", section.sentence)
     shift = priors(ce_and_gcl)
     assert len(shift.drawings[0].figure.data) == 4
@@ -208,3 +208,7 @@ def test_images_that_belong_together_widen_the_intervals_of_priors_and_calibrati
     together = intervals(priors, 3) + intervals(calibration, 1)[:1]
     assert len(alone) == 3
     assert all(wide > narrow for wide, narrow in zip(together, alone, strict=True))
+
+
+def test_the_shares_in_the_table_are_those_of_its_headings() -> None:
+    assert [float(COVERAGE[place]) for place in SHOWN.values()] == pytest.approx(list(SHOWN))

@@ -70,6 +70,20 @@ def test_the_verdict_is_the_best_on_validation_whatever_the_test_images_say(make
     assert "No verdict" not in text
 
 
+def test_the_next_is_that_on_validation_too(make_run):
+    first = make_run("ce", slope=0.5, validation_slope=0.1)
+    second = make_run("gcl", recipe="cifar-lt/gcl", slope=0.8, validation_slope=0.4)
+    third = make_run("kps", recipe="cifar-lt/kps", slope=0.2, validation_slope=0.9)
+    assert "Next is gcl" in verdict(compare_runs([first, second, third]))
+
+
+def test_validation_figures_are_never_called_those_of_test_images(make_run):
+    runs = [make_run("ce", test=False, validation_slope=0.5), make_run("gcl", test=False, recipe="cifar-lt/gcl")]
+    comparison = compare_runs([make_run("kps", test=False, recipe="cifar-lt/kps", validation_slope=0.2), *runs])
+    assert comparison.split == "validation"
+    assert "test" not in verdict(comparison).replace("validation", "")
+
+
 def test_without_validation_the_highest_is_named_with_its_interval_and_no_verdict(make_run, two):
     comparison = compare_runs(two)
     row = max(comparison.final, key=lambda row: row.values["balanced_accuracy"].mean)

@@ -218,7 +218,13 @@ def _table(comparison: Comparison, recalls: Sequence[FloatArray]) -> Table:
     run, rows, split = comparison.rows[0].runs[0], comparison.final, comparison.split
     hardest = np.argsort(mean_recalls(recalls), kind="stable")[:TABLE_ROWS]
     tested, intervals = tested_images(rows, split), [class_intervals(row, split) for row in rows]
-    heads = ["Class", "Group", "Training images", "Test images", *(row.label for row in rows)]
+    heads = [
+        "Class",
+        "Group",
+        "Training images",
+        f"{(split or 'test').capitalize()} images",
+        *(row.label for row in rows),
+    ]
     lines: list[tuple[Cell, ...]] = []
     for index in hardest[np.argsort(-run.counts.array[hardest], kind="stable")].tolist():
         values = [None if np.isnan(recall[index]) else float(recall[index]) for recall in recalls]
@@ -235,6 +241,6 @@ def _table(comparison: Comparison, recalls: Sequence[FloatArray]) -> Table:
         heads.append("Change")
     caption = "Accuracy of each class in % with its 95% interval, largest class first."
     if ((tested > 0) & (tested < FEW_IMAGES))[hardest].any():
-        caption += f" * has fewer than {FEW_IMAGES} test images: its figure says next to nothing."
+        caption += f" * has fewer than {FEW_IMAGES} {split} images: its figure says next to nothing."
     left_out = f" (the {len(lines)} hardest of {len(run.counts):,})" if len(lines) < len(run.counts) else ""
     return Table(caption, tuple(heads), tuple(lines), labels=2, folded=f"Every class in a table{left_out}")

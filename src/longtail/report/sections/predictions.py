@@ -181,7 +181,7 @@ def accuracy_lines(
     return figure.update_yaxes(title="Accuracy", tickformat=".0%", rangemode="tozero", nticks=7)
 
 
-COVERAGE: FloatArray = np.linspace(0.02, 1.0, 50)
+COVERAGE: FloatArray = np.linspace(0.01, 1.0, 100)
 SHOWN = {share: int(np.abs(COVERAGE - share).argmin()) for share in (0.25, 0.5, 0.75, 1.0)}
 """The coverages in the table, and their places."""
 HALF = 0.5

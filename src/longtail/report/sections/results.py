@@ -45,10 +45,12 @@ def verdict(comparison: Comparison) -> str:
         text += f" Against {rows[0].label}: {difference(best, JUDGED)}"
         text += f"; on few-shot classes, {difference(best, 'few')}." if few else "."
     else:
-        rival = max(rows[1:], key=_judged)
+        by_validation = len(validated) == len(rows)
+        rival = max(rows[1:], key=lambda row: validated[row.name][0].mean if by_validation else _judged(row))
         text += f" Next is {rival.label}: {difference(rival, JUDGED)}."
     if len(validated) < len(rows):
-        text += " No verdict: without validation images to choose by, the highest on test images flatters itself."
+        why = "" if split == "validation" else ", the highest on test images flatters itself"
+        text += f" No verdict: without validation images of every run to choose by{why}."
     return text
 
 

@@ -22,7 +22,7 @@ const Classes = (() => {
   };
   const grouped = new Intl.NumberFormat("en");
   const count = (number, noun, plural = `${noun}s`) => `${grouped.format(number)} ${number === 1 ? noun : plural}`;
-  const testedWords = (images) => (images > 0 && images < table.few ? `${count(images, "test image")}: too few to tell` : count(images, `${table.split} image`));
+  const testedWords = (images) => `${count(images, `${table.split} image`)}${images > 0 && images < table.few ? ": too few to tell" : ""}`;
   const percent = (tenths) => (tenths === null || tenths === undefined ? "n/a" : (tenths / 10).toFixed(1));
   const called = (index) => (/^[\d.]+$/.test(table.names[index]) ? `class ${table.names[index]}` : table.names[index]);
   const groupOf = (index, run) => ((run === null ? null : table.runs[run].groups) ?? table.groups)[index];
@@ -130,7 +130,8 @@ const Classes = (() => {
   };
 
   // The value that a figure's hover text writes of a point, without the name of the class.
-  const formatted = (value, format) => written(value, format).replace("-", "\u2212");
+  const plain = (text) => text.replace(/&(lt|gt|amp);/g, (_, name) => ({ lt: "<", gt: ">", amp: "&" })[name]);
+  const formatted = (value, format) => (typeof value === "string" ? value : written(value, format).replace("-", "\u2212"));
   const written = (value, format) => {
     if (typeof value !== "number") return String(value ?? "n/a");
     if (!Number.isFinite(value)) return "n/a";
@@ -145,7 +146,7 @@ const Classes = (() => {
     if (positions.length > 1) return MARKED;
     const words = String(trace.hovertemplate ?? "").replace(/<extra>.*$/s, "").replace("%{text}", "")
       .replace(/%\{(\w+)(?::([^}]*))?\}/g, (_, name, format) => formatted(trace[name]?.[positions[0]], format ?? ""));
-    const text = words.split(/<br\s*\/?>/).map((part) => part.replace(/<[^>]*>/g, "").trim()).filter(Boolean).join(", ");
+    const text = plain(words.split(/<br\s*\/?>/).map((part) => part.replace(/<[^>]*>/g, "").trim()).filter(Boolean).join(", "));
     if (text) return text;
     if (run && axis === "Accuracy") return `accuracy ${percent(run.recall[index])}%`;
     return axis ? `${formatted(trace.y[positions[0]], ",")} ${axis.toLowerCase()}` : MARKED;

@@ -18,7 +18,7 @@
     return { value: plain(copy.textContent), ...parts };
   };
   const number = (text) => {
-    const match = /^[^\d+\-\u2212]*([+\-\u2212]?[\d,]*\.?\d+)/.exec(text);
+    const match = /^[^\d+\-\u2212]*([+\-\u2212]?[\d,]*\.?\d+(?:e[+-]?\d+)?)/.exec(text);
     return match ? Number(match[1].replaceAll(",", "").replace(MINUS, "-")) : NaN;
   };
 
@@ -55,7 +55,7 @@
     const extra = heads.map((_, i) => [...Object.values(PARTS), ...ENDS, HOLDS].filter((name) => rows.some((row) => row[i]?.[name] !== undefined)));
     const ends = (name) => (name === "interval" ? ["low", "high"] : [name]);
     const cells = (part, name) => (name === "interval" ? (part?.[name] ?? `${DASH}`).split(DASH) : [part?.[name] ?? ""]);
-    const clean = (text) => (/^[+\u2212\d][\d,.]*$/.test(text) ? text.replaceAll(",", "").replace(MINUS, "-") : text);
+    const clean = (text) => (/^[+\u2212\d][\d,.]*$/.test(text) ? text.replaceAll(",", "").replace(MINUS, "-") : text.replace(/ \*$/, ""));
     return [
       heads.flatMap((head, i) => [head, ...extra[i].flatMap(ends).map((name) => `${head} ${name}`)]),
       ...rows.map((row) => row.flatMap((part, i) => [clean(part.value), ...extra[i].flatMap((name) => cells(part, name))])),
@@ -64,7 +64,8 @@
   // The table of classes holds the hardest only where there are thousands; its file holds them all.
   const allClasses = () => {
     const { table, percent, interval } = Classes;
-    const heads = ["Class", "Group", "Training images", "Test images", ...table.runs.flatMap(({ label }) => [label, `${label} low`, `${label} high`])];
+    const tested = table.split === "validation" ? "Validation images" : "Test images";
+    const heads = ["Class", "Group", "Training images", tested, ...table.runs.flatMap(({ label }) => [label, `${label} low`, `${label} high`])];
     const rows = table.names.map((name, i) => [
       name, table.group_names[table.groups[i]], table.train[i], table.test[i],
       ...table.runs.flatMap((run) => [percent(run.recall[i]), ...(interval(run, i) || DASH).split(DASH)]),
@@ -89,12 +90,13 @@
       head.append(button);
       button.addEventListener("click", () => sort(table, column));
     });
-    const section = table.closest("section").id, all = section === "accuracy" && Classes;
+    const section = table.closest("section").id;
+    const isPart = section === "accuracy" && Classes && Classes.table.names.length > table.tBodies[0].rows.length;
     const before = [...document.querySelectorAll(`#${CSS.escape(section)} table`)].indexOf(table);
     const button = Object.assign(document.createElement("button"), { type: "button", className: "csv", textContent: "Download as CSV" });
     const caption = plain(table.caption?.textContent ?? table.closest("[aria-label]")?.getAttribute("aria-label") ?? `table ${place + 1}`);
     button.setAttribute("aria-label", `Download as CSV: ${caption.split(/[.,]/)[0]}`);
-    button.addEventListener("click", () => save(all ? allClasses() : grid(table), before ? `${section}-${before + 1}` : section));
+    button.addEventListener("click", () => save(isPart ? allClasses() : grid(table), before ? `${section}-${before + 1}` : section));
     (table.closest(".scroll") ?? table).after(button);
   });
 })();
