@@ -83,6 +83,7 @@ class Split:
         origin: Row numbers in the source, shape (N,), preserved by :meth:`select`; None means 0 .. N-1.
         paths: Paths by the row numbers of the source, where all its images are files. Selections share them, and
             reading one from the rows takes far longer.
+        renamed: Names in ``rows`` of columns that the source calls ``image`` or ``label`` and that hold something else.
 
     Example:
         >>> split = Split.from_arrays(np.zeros((3, 8, 8), np.uint8), [0, 0, 1])
@@ -94,6 +95,7 @@ class Split:
     root: str = ""
     origin: IntArray | None = field(default=None, repr=False)
     paths: pa.ChunkedArray | None = field(default=None, repr=False)
+    renamed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrays(
@@ -164,23 +166,35 @@ class Split:
         return self.select(np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64)))
 
     def column(self, name: str) -> list[object]:
-        """Return the values of one column, in row order.
+        """Return the values of a column, in row order: of the source's own one where it has one of that name.
 
         Raises:
             LongtailError: There is no such column; the nearest one is named.
         """
-        self.require(name)
-        values: list[object] = arrow_column(self.rows, name).to_pylist()
+        if name not in ("image", "label"):
+            self.require(name)
+        values: list[object] = arrow_column(self.rows, self.renamed.get(name, name)).to_pylist()
         return values
 
+    def has_column(self, name: str) -> bool:
+        """Whether the source has a column of that name besides those of the images and of their classes."""
+        return name in self._further_columns
+
     def require(self, name: str) -> None:
-        """Check that there is a column of that name.
+        """Check that there is a column of that name besides those of the images and of their classes.
 
         Raises:
             LongtailError: There is no such column; the nearest one is named.
         """
-        if name not in self.rows.column_names:
-            raise LongtailError(f"there is no column {name!r}.{nearest(name, self.rows.column_names)}")
+        others = self._further_columns
+        if name not in others:
+            besides = " besides those of the images and their classes" if name in ("image", "label") else ""
+            hint = nearest(name, others) if others else " The source has only images and classes: use a table."
+            raise LongtailError(f"there is no column {name!r}{besides}.{hint}")
+
+    @property
+    def _further_columns(self) -> list[str]:
+        return [*self.renamed, *(name for name in self.rows.column_names if name not in ("image", "label"))]
 
     def encoded(self, index: int) -> Encoded:
         """Return the stored form of one image: ``{"bytes": ..., "path": ...}``."""

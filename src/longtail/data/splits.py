@@ -194,6 +194,7 @@ def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
         files = numbers.astype(np.int64) if len(names) < len(split) else None
     if groups is None:
         return files
+    split.require(groups)
     numbers = group_numbers(split.column(groups))
     if files is None:
         return numbers

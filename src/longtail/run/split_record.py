@@ -77,7 +77,7 @@ def _parts(
 
 def _groups(split: Split, column: str) -> Iterator[tuple[object]]:
     """The group of each image, empty where the split has no such column."""
-    return zip(split.column(column) if column in split.rows.column_names else repeat("", len(split)))
+    return zip(split.column(column) if split.has_column(column) else repeat("", len(split)))
 
 
 def read_splits(run: Path) -> pa.Table | None:

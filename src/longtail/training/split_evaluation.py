@@ -149,7 +149,7 @@ def cluster_numbers(split: Split, column: str | None) -> IntArray | None:
         split: The images.
         column: The column whose values hold images together, or None.
     """
-    if column is None or column not in split.rows.column_names:
+    if column is None or not split.has_column(column):
         return None
     return group_numbers(split.column(column))
 
@@ -190,7 +190,7 @@ def prediction_table(
     index, label, prediction = (columns.pop(name) for name in ("index", "label", "prediction"))
     names, paths = np.asarray(classes, dtype=object), split.places()
     groups = {}
-    if group_column is not None and group_column in split.rows.column_names:
+    if group_column is not None and split.has_column(group_column):
         values = split.column(group_column)
         groups = {"group": [None if values[row] in (None, "") else str(values[row]) for row in index.tolist()]}
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from parquet_images import PIXELS, write
 
+from longtail.config.schema import DataConfig
 from longtail.data.sources.registry import load_source
 from longtail.data.sources.table_columns import Columns
 from longtail.errors import LongtailError, UsageError
+from longtail.training.prepared_data import prepare_data
 
 pytestmark = pytest.mark.usefixtures("hf_cache")
 
@@ -46,8 +49,28 @@ def test_a_column_named_label_beside_the_chosen_one_survives(tmp_path: Path) -> 
     pq.write_table(table, tmp_path / "train.parquet")
     split = load_source(f"parquet:{tmp_path}", label_column="genus").splits["train"]
     assert split.labels.tolist() == [1, 0]
-    assert split.column("label_") == ["p", "q"]
+    assert split.column("label") == split.column("label_") == ["p", "q"]
     assert split.path(0) == str(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_images_are_grouped_by_the_users_own_columns_image_and_label(tmp_path: Path, column: str) -> None:
+    lines = [f"{number}.png,photo {number // 4},{'cat' if number % 2 else 'dog'}" for number in range(40)]
+    for number in range(40):
+        (tmp_path / f"{number}.png").touch()
+    (tmp_path / "crops.csv").write_text("\n".join([f"crop,{column},species", *lines]))
+    source = f"csv:{tmp_path / 'crops.csv'}"
+    config = DataConfig(source=source, image_column="crop", label_column="species", group_column=column)
+    splits = prepare_data(replace(config, validation_fraction=0.2)).data.splits
+    photos = [set(split.column(column)) for split in splits.values()]
+    assert len(set.union(*photos)) == sum(map(len, photos)) == 10
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_the_columns_of_images_and_classes_are_no_groups(tmp_path: Path, column: str) -> None:
+    write(tmp_path / "train.parquet", ["a", "b"])
+    with pytest.raises(LongtailError, match="besides"):
+        load_source(f"parquet:{tmp_path}").splits["train"].require(column)
 
 
 def test_labels_are_named_as_in_any_other_source(tmp_path: Path) -> None:

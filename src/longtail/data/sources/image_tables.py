@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ from longtail.errors import LongtailError, listed
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
 _SHOWN = 5  # names listed in one sentence
 
@@ -54,7 +54,7 @@ def from_tables(
     parts, findings = divide(tables, columns, locator)
     stated: dict[str, None] = {}  # class names, in the order that a table states
     spellings: dict[str, set[str]] = defaultdict(set)
-    images: dict[int, tuple[datasets.Dataset, pa.ChunkedArray | None]] = {}  # of a table, which splits may share
+    images: dict[int, Split] = {}  # of a table, which splits may share
     names, of_row = {}, {}
     for split, part in parts.items():
         image, label = (columns.find(role, part.table.column_names, where) for role in ("image", "label"))
@@ -81,17 +81,16 @@ def from_tables(
     others = {name for of_split in names.values() for name in of_split} - stated.keys()
     classes = [*stated, *order_classes(others)]
     index = {name: number for number, name in enumerate(classes)}
-    numbers = {key: np.full(len(table), -1, dtype=np.int64) for key, (table, _) in images.items()}
+    numbers = {key: np.full(len(whole), -1, dtype=np.int64) for key, whole in images.items()}
     for split, of_split in names.items():
         number_of = np.array([index[name] for name in of_split], dtype=np.int64)
         numbers[id(parts[split].table)][parts[split].rows] = number_of[of_row[split]]
     splits = {}
     for split in names:
         key, rows = id(parts[split].table), parts[split].rows
-        table, paths = images[key]
-        table = _with_labels(table, numbers[key])  # before rows are selected, or all images would be copied
+        table = images[key].rows.add_column("label", numbers[key])  # before selecting, or all images would be copied
         table = table if len(rows) == len(table) else table.select(rows)
-        splits[split] = Split(table, root=str(root) if root else "", origin=rows, paths=paths)
+        splits[split] = replace(images[key], rows=table, root=str(root) if root else "", origin=rows)
     splits, repeated = drop_repeats(splits, classes)
     findings += [*merged_names(spellings), *repeated, *untrained(classes, splits)]
     return ImageData(source, tuple(classes), splits, tuple(findings))
@@ -159,18 +158,21 @@ def merged_names(spellings: Mapping[str, Collection[str]]) -> list[Finding]:
     return [Finding("note", message, "use one spelling", "class-spellings")]
 
 
-def _image_table(
-    table: datasets.Dataset, image: str, label: str, where: str, root: Path | None
-) -> tuple[datasets.Dataset, pa.ChunkedArray | None]:
+def _image_table(table: datasets.Dataset, image: str, label: str, where: str, root: Path | None) -> Split:
     """Return the table without its label column, and with its undecoded image column named ``image``.
 
-    Where all images are files, their paths come with it, as the table holds them.
+    Where all images are files, their paths come with it, as the table holds them. Other columns ``image`` and ``label``
+    are renamed.
     """
     import datasets
 
-    feature = table.features[image]
-    unused = {label, "image"} - {image}
-    table = table.remove_columns([name for name in table.column_names if name in unused])
+    feature, renamed = table.features[image], dict[str, str]()
+    table = table.remove_columns([label])
+    for name in {"image", "label"}.intersection(table.column_names) - {image}:  # not those that the user chose
+        renamed[name] = f"{name}_"
+        while renamed[name] in table.column_names:
+            renamed[name] += "_"
+        table = table.rename_column(name, renamed[name])
     if image != "image":
         table = table.rename_column(image, "image")
     paths = None
@@ -179,19 +181,9 @@ def _image_table(
         stored = arrow_column(table, "image")
         paths = None if stored.null_count else stored
     try:
-        return table.cast_column("image", datasets.Image(decode=False)), paths
+        return Split(table.cast_column("image", datasets.Image(decode=False)), paths=paths, renamed=renamed)
     except (TypeError, ValueError, NotImplementedError):
         raise LongtailError(f"{where!r}: column {image!r} holds no image bytes or paths: name another.") from None
-
-
-def _with_labels(table: datasets.Dataset, numbers: IntArray) -> datasets.Dataset:
-    """Return the table with these labels; a column ``label`` that the user did not choose as such is renamed."""
-    if "label" in table.column_names:
-        unused = "label_"
-        while unused in table.column_names:
-            unused += "_"
-        table = table.rename_column("label", unused)
-    return table.add_column("label", numbers)
 
 
 def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Dataset:
