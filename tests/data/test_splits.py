@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longtail.data.dataset import Split
-from longtail.data.splits import carve, drop_repeats, fold_numbers, unit_numbers
+from longtail.data.splits import carve, drop_repeats, fold_numbers, group_numbers, groups_of, unit_numbers
 from longtail.errors import LongtailError
 
 COUNTS = np.array([100, 40, 5, 2, 1, 0, 7])
@@ -71,6 +71,13 @@ def films(length: int, counts: np.ndarray) -> list[object]:
         names.append(f"{label}-{images_so_far[label] // length}")
         images_so_far[label] += 1
     return names
+
+
+def test_groups_are_compared_as_class_names_are() -> None:
+    values = ["Caf\u00e9", "Cafe\u0301 ", " ", " ", float("nan"), 3.0, "3"]
+    assert group_numbers(values).tolist() == [0, 0, 1, 2, 3, 4, 4]
+    split = split_of(np.array([4]), ["river", "river\u00a0", "", "\u200b"])
+    assert groups_of(split, "film") == ["river", "river", "", ""]
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])

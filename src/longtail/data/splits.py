@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 
 from longtail.counts import BoolArray, IntArray
+from longtail.data.class_names import normalize_class_name
 from longtail.data.dataset import DETOURS, SPLIT_NAMES, Finding, Split
 from longtail.data.subsets import random_keys, ranks_within_class
 from longtail.errors import LongtailError, listed
@@ -32,8 +33,8 @@ def carve(
 
     Of a class with n images ``fraction * n`` are held out, rounded (a half up), but never all: a class keeps at least
     one training image. Rows that share a value in the ``groups`` column (frames of one film, photos of one animal)
-    stay on one side; the fraction is then met as nearly as whole groups allow. A row without a value is a group
-    by itself. Rows of one file stay together as well.
+    stay on one side; the fraction is then met as nearly as whole groups allow. Values are compared as class names
+    are. A row without a value is a group by itself. Rows of one file stay together as well.
 
     Args:
         split: The images to divide.
@@ -194,8 +195,7 @@ def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
         files = numbers.astype(np.int64) if len(names) < len(split) else None
     if groups is None:
         return files
-    split.require(groups)
-    numbers = group_numbers(split.column(groups))
+    numbers = group_numbers(groups_of(split, groups))
     if files is None:
         return numbers
     from scipy.sparse import coo_array
@@ -228,10 +228,20 @@ def _by_group(labels: IntArray, groups: IntArray, sizes: IntArray, fraction: flo
     return held
 
 
-def group_numbers(values: list[object]) -> IntArray:
-    """Number the groups 0, 1, 2, ... by first appearance; each empty value is a group by itself.
+def groups_of(split: Split, column: str) -> list[str]:
+    """Return the group of each row: its value of a column, normalized as class names are; empty where it has none.
 
-    Lists and the like count by their text.
+    Raises:
+        LongtailError: There is no such column; the nearest one is named.
+    """
+    split.require(column)
+    return list(map(normalize_class_name, split.column(column)))
+
+
+def group_numbers(values: Iterable[object]) -> IntArray:
+    r"""Number the groups 0, 1, 2, ... by first appearance; each empty value is a group by itself.
+
+    Values are compared as class names are, see :func:`~longtail.data.class_names.normalize_class_name`.
 
     Args:
         values: The value of the group column for each row; N of them.
@@ -240,16 +250,12 @@ def group_numbers(values: list[object]) -> IntArray:
         Group numbers, shape (N,).
 
     Example:
-        >>> group_numbers(["a", "b", "a", None, None]).tolist()
+        >>> group_numbers(["Caf\u00e9", "b", "Cafe\u0301 ", None, " "]).tolist()
         [0, 1, 0, 2, 3]
     """
-    numbers_of: dict[object, int] = {}
-    numbers = np.empty(len(values), dtype=np.int64)
-    for row, value in enumerate(values):
-        alone = value is None or value == "" or value != value
-        key = ("alone", row) if alone else ("value", value if isinstance(value, Hashable) else str(value))
-        numbers[row] = numbers_of.setdefault(key, len(numbers_of))
-    return numbers
+    numbers_of: dict[str | int, int] = {}
+    keys = (normalize_class_name(value) or row for row, value in enumerate(values))  # a row without a group is one
+    return np.array([numbers_of.setdefault(key, len(numbers_of)) for key in keys], dtype=np.int64)
 
 
 def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[dict[str, Split], list[Finding]]:

@@ -18,6 +18,7 @@ import pyarrow.csv
 from longtail.counts import IntArray
 from longtail.data.columns import distinct_values, text_column
 from longtail.data.dataset import SPLIT_NAMES, ImageData, Split
+from longtail.data.splits import groups_of
 from longtail.errors import LongtailError, first_line
 from longtail.files import writing
 from longtail.run.layout import SPLITS_FILE
@@ -75,9 +76,9 @@ def _parts(
         yield LEFT_OUT, origin, source[origin].select(np.flatnonzero(left))
 
 
-def _groups(split: Split, column: str) -> Iterator[tuple[object]]:
+def _groups(split: Split, column: str) -> Iterator[tuple[str]]:
     """The group of each image, empty where the split has no such column."""
-    return zip(split.column(column) if split.has_column(column) else repeat("", len(split)))
+    return zip(groups_of(split, column) if split.has_column(column) else repeat("", len(split)))
 
 
 def read_splits(run: Path) -> pa.Table | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longtail.counts import ClassCounts, IntArray
-from longtail.data.splits import group_numbers
+from longtail.data.splits import group_numbers, groups_of
 from longtail.device import float64_device
 from longtail.evaluation.intervals import effective_sample_size
 from longtail.evaluation.metrics import Groups, Summary, add_intervals
@@ -151,7 +151,7 @@ def cluster_numbers(split: Split, column: str | None) -> IntArray | None:
     """
     if column is None or not split.has_column(column):
         return None
-    return group_numbers(split.column(column))
+    return group_numbers(groups_of(split, column))
 
 
 def with_group_intervals(evaluation: Evaluation, split: Split, column: str | None) -> Evaluation:
@@ -191,8 +191,8 @@ def prediction_table(
     names, paths = np.asarray(classes, dtype=object), split.places()
     groups = {}
     if group_column is not None and split.has_column(group_column):
-        values = split.column(group_column)
-        groups = {"group": [None if values[row] in (None, "") else str(values[row]) for row in index.tolist()]}
+        names_of_groups = groups_of(split, group_column)
+        groups = {"group": [names_of_groups[row] or None for row in index.tolist()]}
     return {
         "index": index,
         "path": [paths[row] for row in index],

@@ -59,6 +59,17 @@ def test_split_column_other_columns_and_a_bare_path(table: Table) -> None:
     assert any("'z'" in str(finding) for finding in data.findings)
 
 
+def test_one_site_in_several_spellings_stays_on_one_side(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.png").touch()
+    spellings = ("Sit\u00e9 {}", "Site\u0301 {}", " Sit\u00e9 {} ", "Sit\u00e9 {}\u00a0")
+    lines = [f"{row}.png,{'xy'[row % 2]},{spellings[row % 4].format(row // 4)}" for row in range(40)]
+    (tmp_path / "sites.csv").write_text("\n".join(["path,label,site", *lines]))
+    parts = carve(load_source(csv(tmp_path / "sites.csv")).splits["train"], 0.25, groups="site")
+    sites = [{int(row) // 4 for row in part.origin_rows} for part in parts]
+    assert (len(sites[0] | sites[1]), sites[0] & sites[1]) == (10, set())
+
+
 def test_a_byte_order_mark_and_windows_line_ends(table: Table) -> None:
     data = load_source(csv(table(b"\xef\xbb\xbfpath,label\r\na/0.png,x\r\na/1.png,y\r\n")))
     assert data.classes == ("x", "y")
