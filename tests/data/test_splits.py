@@ -37,6 +37,15 @@ def test_images_in_the_table_between_files_are_not_files_of_another_split() -> N
     assert ([len(rows) for rows in remaining.values()], findings) == ([2, 2], [])
 
 
+@pytest.mark.parametrize("path", ["/films/1.mp4", "0.png", None])
+def test_different_images_in_the_table_are_not_one_file(path: str | None) -> None:
+    kinds = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    images = [{"bytes": bytes([number]), "path": path} for number in range(4)]
+    split = Split(datasets.Dataset.from_dict({"image": images, "label": [0, 0, 1, 1]}, features=kinds))
+    remaining, findings = drop_repeats({"train": split}, ["cat", "lynx"])
+    assert (len(remaining["train"]), findings, unit_numbers(split, None)) == (4, [], None)
+
+
 @pytest.mark.parametrize(("fraction", "held"), [(0.1, [10, 4, 1, 0, 0, 0, 1]), (0.5, [50, 20, 3, 1, 0, 0, 4])])
 def test_every_class_gives_its_share(fraction: float, held: list[int]) -> None:
     train, held_out = carve(split_of(COUNTS), fraction, num_classes=len(COUNTS))

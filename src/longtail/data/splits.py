@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -18,6 +19,7 @@ from longtail.errors import LongtailError, listed
 _FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 0.9)  # suggested instead of one that holds nothing out
 _SHOWN = 10  # classes listed in one sentence
 _SHOWN_FILES = 5
+_CONTENT = "\0"  # between a path and the hash of an embedded image
 
 
 def carve(
@@ -190,8 +192,8 @@ def _group_folds(labels: IntArray, group: IntArray, folds: int, seed: int) -> In
 def unit_numbers(split: Split, groups: str | None) -> IntArray | None:
     """Number the units that stay together, shape (N,): rows of a group or a file; None if each row is one."""
     files = None
-    if _repeated_hashes([split]):
-        names, numbers = np.unique(np.array([*_files(split)]), return_inverse=True)
+    if several := _repeated_hashes([split]):
+        names, numbers = np.unique(np.array([*_files(split, several)]), return_inverse=True)
         files = numbers.astype(np.int64) if len(names) < len(split) else None
     if groups is None:
         return files
@@ -262,7 +264,8 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
     """Remove rows that list a file again.
 
     A file listed in several splits stays in test, else in validation, so that no training image is tested on. Within
-    a split a file counts once for each of its labels. Images embedded in the table are not compared.
+    a split a file counts once for each of its labels. Images embedded in the table are one file where they are equal
+    and their path, an absolute one, is the same, as ``longtail prepare`` stores it.
 
     Args:
         splits: Labeled rows of one source.
@@ -293,8 +296,9 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
         if _is_embedded(splits[name]):
             continue
         is_new = np.ones(len(splits[name]), dtype=bool)
-        for row, (file, label) in enumerate(zip(_files(splits[name]), map(int, splits[name].labels), strict=True)):
-            if hash(file) not in several:
+        files = _files(splits[name], several)
+        for row, (file, label) in enumerate(zip(files, map(int, splits[name].labels), strict=True)):
+            if hash(file.partition(_CONTENT)[0]) not in several:
                 continue
             home, labels = labels_of.setdefault(file, (name, []))
             is_new[row] = home == name and label not in labels
@@ -323,7 +327,7 @@ def drop_repeats(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[d
 
 
 def _repeated_hashes(splits: Iterable[Split]) -> set[int]:
-    """Return the hashes that several files of some splits have; they are far smaller than paths, and mostly differ."""
+    """Return the hashes of paths listed several times in some splits; they are far smaller than the paths."""
     of_files = [split for split in splits if not _is_embedded(split)]
     files = chain.from_iterable(map(_files, of_files))
     hashes = np.fromiter(map(hash, files), np.int64, sum(map(len, of_files)))
@@ -332,21 +336,37 @@ def _repeated_hashes(splits: Iterable[Split]) -> set[int]:
 
 
 def _is_embedded(split: Split) -> bool:
-    """Whether the images of a split are in its table; so it counts where there are none."""
-    return not len(split) or split.encoded(0)["bytes"] is not None
+    """Whether the images of a split are in its table and of no known file, as the first one tells, if there is one."""
+    if not len(split):
+        return True
+    stored = split.encoded(0)
+    return stored["bytes"] is not None and not _is_original(stored["path"])
 
 
-def _files(split: Split) -> Iterator[str]:
-    """Yield the file of each row."""
+def _files(split: Split, several: Collection[int] = ()) -> Iterator[str]:
+    """Yield the file of each row: of an embedded image the absolute path it was read from.
+
+    Other programs may store one path with different images, such as the frames of a film. Of paths with hashes among
+    ``several``, a hash of the embedded image follows.
+    """
     for row, (path, embedded) in enumerate(split.stored_paths()):
-        if embedded or path is None:
+        if path is None or (embedded and not _is_original(path)):
             yield f"{row}/{id(split)}/"  # not a possible file name, and another one in each split
-        else:
-            yield os.path.normpath(path) if any(detour in path for detour in DETOURS) else path
+            continue
+        file = os.path.normpath(path) if any(detour in path for detour in DETOURS) else path
+        if embedded and hash(file) in several:
+            file += _CONTENT + hashlib.sha256(split.encoded(row)["bytes"] or b"").hexdigest()
+        yield file
+
+
+def _is_original(path: str | None) -> bool:
+    """Whether the path of an embedded image is that of a file, and not a mere name."""
+    return path is not None and os.path.isabs(path)  # noqa: PTH117 - no Path is made of each of a million
 
 
 def _relative(files: Sequence[str], root: str) -> tuple[str, ...]:
-    return tuple(os.path.relpath(file, root) if root else file for file in files)
+    paths = [file.partition(_CONTENT)[0] for file in files]
+    return tuple(os.path.relpath(path, root) if root else path for path in paths)
 
 
 def _disputed(disputed: Mapping[str, Sequence[int]], classes: Sequence[str], root: str) -> Finding:

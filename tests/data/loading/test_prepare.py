@@ -24,6 +24,7 @@ from longtail.data.dataset import ImageData
 from longtail.data.loading import prepare as resized
 from longtail.data.loading.prepare import write_resized
 from longtail.data.sources.registry import load_source
+from longtail.data.splits import carve
 from longtail.data.square import Square
 from longtail.errors import LongtailError
 
@@ -48,6 +49,19 @@ def damage(data: ImageData, *rows: int) -> list[str]:
     for path in paths:
         Path(path).write_bytes(b"no image")
     return paths
+
+
+def test_rows_of_one_file_stay_together(tmp_path: Path) -> None:
+    for number in range(20):
+        Image.new("L", (8, 8), 10 * number).save(tmp_path / f"{number}.png")
+    lines = [f"{number // 2}.png,{('cat', 'dog')[number % 2]}" for number in range(40)]
+    (tmp_path / "photos.csv").write_text("\n".join(["path,label", *lines]))
+    write_resized(load_source(f"csv:{tmp_path / 'photos.csv'}"), tmp_path / "small", 8, workers=0)
+    data = load_source(f"hf:{tmp_path / 'small'}")
+    assert [(finding.kind, len(finding.images)) for finding in data.findings] == [("file-with-several-labels", 20)]
+    assert data.findings[0].images[0].endswith("0.png")
+    train, held_out = (set(part.places()) for part in carve(data.splits["train"], 0.25))
+    assert (len(train | held_out), train & held_out) == (20, set())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
