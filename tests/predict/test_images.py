@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from longtail.data.decode import decode
+from longtail.errors import UnreadableImageError
 from longtail.predict import images
 from longtail.predict.images import LeftOut, files_like, find_images, images_below
 
@@ -158,6 +160,27 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert min(peaks) < 500_000  # the names alone would be 1.4 MB
+
+
+def test_a_table_of_another_system_names_files_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("0.png", "Cafe\u0301.png"):
+        (tmp_path / "a" / name).touch()
+    (tmp_path / "list.csv").write_text("sep=;\npath;kind\na\\0.png;x\na/Caf\u00e9.png;y\na/gone.png;z\n")
+    items = [*find_images(tmp_path / "list.csv").items(LeftOut())]
+    assert [item.name for item in items] == ["a\\0.png", "a/Caf\u00e9.png", "a/gone.png"]
+    assert [item.source for item in items] == [
+        f"{tmp_path}/a/0.png",
+        f"{tmp_path}/a/Cafe\u0301.png",
+        f"{tmp_path}/a/gone.png",
+    ]
+
+
+def test_a_name_that_is_too_long_is_one_image_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"path\n{300 * 'é'}.png\n")
+    (item,) = find_images(tmp_path / "list.csv").items(LeftOut())
+    with pytest.raises(UnreadableImageError):
+        decode(item.source)
 
 
 def test_file_folder_and_pattern(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from longtail.errors import LongtailError, nearest
 # White space of every script, and zero-width characters that editors leave at the ends of a cell.
 _BLANK = re.compile(r"^[\s\ufeff\u200b\u2060]+|[\s\ufeff\u200b\u2060]+$")
 _WHOLE = re.compile(r"-?\d+")
+_WHOLE_FLOAT = re.compile(r"(-?\d+)(?:\.0)?")
 _MOST_DIGITS = 1000  # Python refuses to read a number of some thousand digits
 
 
@@ -88,6 +89,19 @@ def order_classes(names: Iterable[str]) -> list[str]:
     return sorted(distinct)
 
 
+def plain_numbers(names: Sequence[str]) -> list[str]:
+    """Name whole numbers by their digits if all names are whole numbers, some of them written as ``3.0``.
+
+    So pandas writes a column of whole numbers from which a value was missing.
+
+    Example:
+        >>> plain_numbers(["3.0", "10", "-1.0"]), plain_numbers(["3.0", "3.5"]), plain_numbers(["3.0", "lynx"])
+        (['3', '10', '-1'], ['3.0', '3.5'], ['3.0', 'lynx'])
+    """
+    matches = [_WHOLE_FLOAT.fullmatch(name) for name in names]
+    return [match[1] for match in matches if match] if all(matches) else list(names)
+
+
 def joined_names(names: Sequence[str]) -> list[str]:
     """Find names that look like several class names joined, as for images with more than one label.
 
@@ -121,6 +135,8 @@ def joined_names(names: Sequence[str]) -> list[str]:
 def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
     """Renumber the labels of a source to those of a model, matched by class name.
 
+    Whole numbers match however they are written, see :func:`plain_numbers`.
+
     Args:
         data: The source; its order of classes does not matter, nor do classes without an image.
         classes: The class names of the model, C of them, in its order.
@@ -134,8 +150,11 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
         >>> matched.classes, matched.splits["train"].labels.tolist()
         (('bee', 'owl', 'cat'), [0, 2, 2])
     """
-    numbers = {normalize_class_name(name): number for number, name in reversed([*enumerate(classes)])}
-    numbers |= {name: number for number, name in enumerate(classes)}
+    normalized = list(map(normalize_class_name, classes))
+    numbers: dict[str, int] = {}
+    for spellings in (classes, normalized, plain_numbers(normalized)):  # the exact names first
+        for number, name in enumerate(spellings):
+            numbers.setdefault(name, number)
     shown = {label for split in data.splits.values() for label in split.shown_classes()}
     table = np.full(len(data.classes), -1, dtype=np.int64)
     unknown: list[str] = []

@@ -23,6 +23,7 @@ from longtail.data.sources.csv import read_rows
 from longtail.data.sources.folder import is_system_folder
 from longtail.data.sources.parquet import open_parquet
 from longtail.data.sources.table_columns import Columns
+from longtail.data.sources.table_paths import locate
 from longtail.errors import LongtailError, UsageError, first_line, listed
 from longtail.remote import Latest, is_url, kind_of, local_path
 from longtail.remote import walk as remote_files
@@ -440,4 +441,4 @@ def _named(text: str, table: str, where: str) -> Item:
         path = local_path(text)
     except LongtailError as error:  # of another machine
         return Item(text, text, str(error))
-    return Item(text, path if is_url(path) else os.path.join(os.path.dirname(table), path))  # noqa: PTH118, PTH120
+    return Item(text, path if is_url(path) else locate(os.path.dirname(table), path))  # noqa: PTH120

@@ -50,6 +50,34 @@ def test_numbers_are_sorted_as_numbers(table: Table) -> None:
     assert data.classes == ("9", "10")
 
 
+def test_whole_numbers_that_pandas_wrote_as_floats_are_named_by_their_digits(table: Table) -> None:
+    data = load_source(csv(table("path,label\na/0.png,10.0\na/1.png,9.0 \na/2.png,9\n")))
+    assert (data.classes, data.splits["train"].labels.tolist()) == (("9", "10"), [1, 0, 0])
+    assert load_source(csv(table("path,label\na/0.png,1.0\na/1.png,1.5\n"))).classes == ("1.0", "1.5")
+
+
+@pytest.mark.parametrize("composed", [True, False])
+def test_paths_from_windows_and_in_the_other_unicode_form_find_their_files(table: Table, composed: bool) -> None:
+    names = ["Caf\u00e9.png", "Cafe\u0301.png"]
+    file = table(f"path,label\na\\1.png,x\na\\{names[composed]},y\n")
+    image = file.parent / "a" / names[not composed]
+    (file.parent / "a" / "0.png").rename(image)
+    split = load_source(csv(file)).splits["train"]
+    assert [split.path(row) for row in (0, 1)] == [str(file.parent / "a" / "1.png"), str(image)]
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", '"sep=;"\r\n', "SEP=|\n", "sep=\t\n"])
+def test_a_first_line_for_excel_states_the_delimiter(table: Table, first: str) -> None:
+    delimiter = first.strip('"\r\n')[-1]
+    text = "path,and,more\na/0.png,x,1\na/1.png,y,2\n".replace(",", delimiter)
+    data = load_source(csv(table(first + text)), label_column="and")
+    assert (data.classes, data.splits["train"].column("more")) == (("x", "y"), ["1", "2"])
+    with pytest.raises(LongtailError, match="line 5"):
+        load_source(csv(table(first + text + "a/2.png")), label_column="and")
+    with pytest.raises(LongtailError, match="line 5: column 2"):
+        load_source(csv(table(first + text + f'a/2.png{delimiter}"x')), label_column="and")
+
+
 def test_split_column_other_columns_and_a_bare_path(table: Table) -> None:
     text = "File;Species;Split;film\na/0.png;x;train;7\na/1.png;y;train;8\n\na/2.png;x;val;7\na/3.png;z;test;9\n"
     data = load_source(str(table(text)), label_column="Species")
@@ -99,6 +127,8 @@ def test_both_columns_may_be_named(table: Table) -> None:
         ("path,label\na/0.png,x\na/99.png,x\n", "line 3: no file .*99.png"),
         ("path,label,split\na/0.png,x,holdout\n", "line 2.*'holdout'"),
         (b"path,label\na/0.png,x\na/1.png,\xff\n", "line 3: not UTF-8"),
+        ("path,label\na/0.png,x\n" + 300 * "a" + ",x\n", "line 3: .*too long"),
+        ("path," + 300 * "a" + ".png\na/0.png,x\n", "column.*label|header"),
         ("path,label\n", "no rows"),
         ("", "is empty"),
         ("path,path\na/0.png,x\n", "same name"),

@@ -53,6 +53,14 @@ def test_a_column_named_label_beside_the_chosen_one_survives(tmp_path: Path) -> 
     assert split.path(0) == str(tmp_path / "x.png")
 
 
+def test_paths_that_windows_wrote_into_a_table_find_their_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").touch()
+    pq.write_table(pa.table({"path": ["a\\x.png", "a\\y.png"], "label": ["p", "q"]}), tmp_path / "train.parquet")
+    split = load_source(f"parquet:{tmp_path}").splits["train"]
+    assert [split.path(row) for row in (0, 1)] == [f"{tmp_path}/a/x.png", f"{tmp_path}/a\\y.png"]
+
+
 @pytest.mark.parametrize("column", ["image", "label"])
 def test_images_are_grouped_by_the_users_own_columns_image_and_label(tmp_path: Path, column: str) -> None:
     lines = [f"{number}.png,photo {number // 4},{'cat' if number % 2 else 'dog'}" for number in range(40)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 from array import array
@@ -11,17 +12,19 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
-from longtail.data.class_names import normalize_class_name
-from longtail.data.columns import in_memory, text_table
+from longtail.data.class_names import normalize_class_name, plain_numbers
+from longtail.data.columns import distinct_values, in_memory, text_column, text_table
 from longtail.data.dataset import ImageData
 from longtail.data.decode import is_image_path
 from longtail.data.sources.image_tables import from_tables
 from longtail.data.sources.table_columns import Columns, Locator, no_header
+from longtail.data.sources.table_paths import locate
 from longtail.errors import LongtailError
 
 DELIMITERS: Final = ",;\t"
 _LONGEST_LINE: Final = 10_000_000  # characters; a file without line ends is not a table
 _LONGEST_RECORD: Final = 1_000_000  # of a header
+_STATED: Final = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)  # the first line, for Excel
 _ESCAPED: Final = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8
 Decoding = Literal["strict", "surrogateescape"]
 
@@ -55,18 +58,26 @@ def load_csv(spec: str, columns: Columns) -> ImageData:
     cells = text_table(checked(), [name for name in header if name])
     if not lines:
         raise LongtailError(f"{str(path)!r} has no rows below its header: add one line per image.")
+    labels, numbers = distinct_values(cells.column(label))
+    names = list(map(normalize_class_name, labels))
+    if (plain := plain_numbers(names)) != names:
+        cells = cells.set_column(cells.column_names.index(label), label, text_column(plain[each] for each in numbers))
     return from_tables(
         f"csv:{spec}", {"train": in_memory(cells)}, columns, root=folder, locator=Locator(str(path), lines)
     )
 
 
 def _existing(folder: Path, text: str, where: str) -> str:
-    name = text.strip()
-    if not name:
+    if not text.strip():
         raise LongtailError(f"{where}: the path is empty; write the image's path, or delete the line.")
-    file = next((file for file in (folder / text, folder / name) if file.is_file()), None)
-    if file is None:
-        raise LongtailError(f"{where}: no file {str(folder / name)!r}; paths are relative to the CSV file's folder.")
+    file = Path(locate(folder, text))
+    if not os.path.isfile(file):  # noqa: PTH113 - a Path would raise where a name is too long
+        missing, reason = folder / text.strip(), ""
+        try:
+            missing.stat()
+        except OSError as error:
+            reason = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
+        raise LongtailError(f"{where}: no file {str(missing)!r}{reason}; paths are relative to the CSV file's folder.")
     return str(file)
 
 
@@ -75,9 +86,9 @@ def read_rows(
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     r"""Read a table with a header: its column names, and its rows one at a time, in constant memory.
 
-    The delimiter is a comma, a semicolon or a tab, whichever is most frequent in the header outside quotes. Spaces
-    after a delimiter do not belong to a value. A quoted value may hold separators, line ends and doubled quotes. Blank
-    lines are skipped.
+    The delimiter is a comma, a semicolon or a tab, whichever is most frequent in the header outside quotes, or what a
+    first line ``sep=;`` states. Spaces after a delimiter do not belong to a value. A quoted value may hold separators,
+    line ends and doubled quotes. Blank lines are skipped.
 
     Args:
         path: A text file in UTF-8, with or without a byte order mark.
@@ -108,7 +119,7 @@ def read_rows(
     twice = next((name for number, name in enumerate(header) if name and name in header[:number]), None)
     if twice is not None:
         raise LongtailError(f"{path}, line {line}: two columns have the same name, {twice!r}; rename one.")
-    if any(is_image_path(name) and (Path(path).parent / name).is_file() for name in header):
+    if any(is_image_path(name) and os.path.isfile(Path(path).parent / name) for name in header):  # noqa: PTH113
         raise no_header(str(path), header)
     return header, records if ragged else _even(records, len(header), path)
 
@@ -128,9 +139,11 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
     """
     with _open(path) as file:
         lines = _lines(file, path, decoding)
-        head = _first_record(lines)
+        head, before = _first_record(lines), 0
+        if stated := _STATED.fullmatch("".join(head)):
+            head, before = _first_record(lines), len(head)
         outside = re.sub(r'"[^"]*"', "", "".join(head))  # of quotes; without any delimiter it is a comma
-        delimiter = max(DELIMITERS, key=outside.count)
+        delimiter = stated[1] if stated else max(DELIMITERS, key=outside.count)
         lines_of_row: list[str] = []
 
         def recorded() -> Iterator[str]:
@@ -140,7 +153,7 @@ def read_records(path: str | os.PathLike[str], *, decoding: Decoding = "strict")
 
         reader = csv.reader(recorded(), delimiter=delimiter, skipinitialspace=True, strict=True)
         while True:
-            start = reader.line_num + 1
+            start = before + reader.line_num + 1
             lines_of_row.clear()
             try:
                 cells = next(reader)
@@ -201,7 +214,8 @@ def _first_record(lines: Iterator[str]) -> list[str]:
 
 def _quoting(record: str, delimiter: str, path: object, start: int, error: csv.Error) -> str:
     """Describe what is wrong with the quotes of a row, with line and column of the value."""
-    complete = re.compile(rf' *+(?:"(?:[^"]|"")*+"|(?!")[^{delimiter}\r\n]*+){delimiter}')
+    end_of_value = re.escape(delimiter)
+    complete = re.compile(rf' *+(?:"(?:[^"]|"")*+"|(?!")[^{end_of_value}\r\n]*+){end_of_value}')
     end, column = 0, 1
     while value := complete.match(record, end):
         end, column = value.end(), column + 1

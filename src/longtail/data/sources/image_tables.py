@@ -19,6 +19,7 @@ from longtail.data.sources.table_columns import (
     Columns,
     Locator,
 )
+from longtail.data.sources.table_paths import locate
 from longtail.data.sources.table_splits import Part, divide
 from longtail.data.splits import drop_repeats
 from longtail.errors import LongtailError, listed
@@ -191,7 +192,8 @@ def _with_absolute_paths(table: datasets.Dataset, root: Path) -> datasets.Datase
     import datasets
 
     rows = table.with_format("arrow")[:]
-    paths = text_column(str(root / path.as_py()) if path.is_valid else None for path in rows.column("image"))
+    texts = (path.as_py() for path in rows.column("image"))
+    paths = text_column(None if text is None else str(Path(locate(root, text))) for text in texts)
     rows = rows.set_column(rows.column_names.index("image"), "image", paths)
     features = datasets.Features(table.features | {"image": datasets.Value("string")})
     return in_memory(rows, features)
