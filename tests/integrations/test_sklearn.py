@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -414,6 +415,30 @@ def test_one_that_was_fitted_on_features_can_be_fitted_on_images(tmp_path: Path)
     classifier.save(tmp_path / "run")
     loaded = LongTailClassifier.load(tmp_path / "run")
     np.testing.assert_array_equal(loaded.predict(TEST_PIXELS), classifier.predict(TEST_PIXELS))
+
+
+@pytest.mark.parametrize("was_fitted", [False, True])
+@pytest.mark.parametrize("reason", ["interrupted", "one class", "diverges"])
+def test_one_whose_training_failed_is_not_fitted(
+    reason: str, was_fitted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    classifier = LongTailClassifier(loss="cross-entropy", **FAST | {"epochs": 1})
+    if was_fitted:
+        classifier.fit(FEATURES, LABELS)
+    if reason == "interrupted":
+        monkeypatch.setattr("longtail.integrations.sklearn.choose_classifier", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            classifier.set_params(loss="auto").fit(FEATURES, 9 - LABELS)
+    else:
+        labels = 9 - LABELS if reason == "diverges" else np.ones(len(LABELS))
+        with pytest.raises(LongtailError, match="lower lr" if reason == "diverges" else "1 class"):
+            classifier.set_params(lr=1e30 if reason == "diverges" else None).fit(FEATURES, labels)
+    for method in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(NotFittedError):
+            method(TEST_FEATURES)
 
 
 def test_images_are_made_square_as_asked(tmp_path: Path) -> None:

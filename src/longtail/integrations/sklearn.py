@@ -208,17 +208,25 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             y: Labels, shape (N,).
             groups: Names or numbers of what the rows are of, such as a video or a patient, shape (N,): in the
                 cross-validation of ``auto``, rows of one group stay together.
+
+        If this fails or is interrupted, what an earlier fit has learned is gone too: ``predict`` says that the
+        classifier is not fitted.
         """
         self._check_options()
-        rows, labels = self._check_training(X, y)
-        units = None
-        if groups is not None:
-            check_consistent_length(labels, groups)
-            units = np.unique(column_or_1d(groups), return_inverse=True)[1]
-        seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
-        device = named_device(self.device)
-        with seeded(device, seed):  # weights, dropout and the noise of losses
-            self._train(rows, labels, units, device, seed)
+        try:
+            rows, labels = self._check_training(X, y)
+            units = None
+            if groups is not None:
+                check_consistent_length(labels, groups)
+                units = np.unique(column_or_1d(groups), return_inverse=True)[1]
+            seed = int(check_random_state(self.random_state).randint(_LAST_SEED))
+            device = named_device(self.device)
+            with seeded(device, seed):  # weights, dropout and the noise of losses
+                self._train(rows, labels, units, device, seed)
+        except BaseException:  # Ctrl-C too: it would predict by half of what it was to learn
+            for name in [name for name in vars(self) if name.endswith("_")]:
+                delattr(self, name)
+            raise
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
