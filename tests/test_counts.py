@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -61,6 +63,13 @@ def test_counts_come_as_numbers_arrays_tensors_or_themselves(counts: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    "gather", [Counter, lambda labels: dict(Counter(labels)), lambda labels: pd.Series(labels).value_counts()]
+)
+def test_counts_of_a_mapping_are_taken_by_their_labels(gather: Any) -> None:
+    assert ClassCounts(gather([2, 0, 1, 1, 2, 2, 2])).counts == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
     ("counts", "names", "word"),
     [
         ([4], None, "2 classes"),
@@ -70,6 +79,10 @@ def test_counts_come_as_numbers_arrays_tensors_or_themselves(counts: Any) -> Non
         ([4, float("inf")], None, "whole"),
         ([[4, 2]], None, r"\(1, 2\)"),
         (["4", "2"], None, "non-number"),
+        (Counter([0, 0, 2]), None, "mapping"),
+        ({"cat": 4, "lynx": 2}, None, "mapping"),
+        (pd.Series([4, 2], index=["cat", "lynx"]), None, "mapping"),
+        ({}, None, "2 classes"),
         ([4, 2], ["a"], "1 class names"),
         ([4, 2], ["a", "a"], "'a'"),
     ],

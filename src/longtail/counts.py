@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -29,11 +29,13 @@ class ClassCounts:
     images is kept; it counts as one image wherever a logarithm or a ratio is taken.
 
     Args:
-        counts: Images per class, shape (C,), integers >= 0; at least two classes and one image in all.
+        counts: Images per class, shape (C,), integers >= 0; at least two classes and one image in all. Those of a
+            mapping, such as a ``Counter`` of labels or a pandas Series, are taken by their keys, ``0 .. C-1``.
         names: Class names, shape (C,), unique; ``"0"``, ``"1"``, ... when not given.
 
     Raises:
-        ValueError: Fewer than two classes, a negative or fractional count, no image at all, or names that do not fit.
+        ValueError: Fewer than two classes, a negative or fractional count, no image at all, names that do not fit, or a
+            mapping with other keys.
 
     Example:
         >>> counts = ClassCounts([500, 50, 5], names=["cat", "lynx", "margay"])
@@ -216,6 +218,14 @@ class ClassCounts:
 def _whole_numbers(counts: ClassCountsLike) -> tuple[int, ...]:
     if isinstance(counts, ClassCounts):
         return counts.counts
+    if hasattr(counts, "to_dict"):  # a pandas Series: that of value_counts() is in the order of the counts
+        counts = counts.to_dict()
+    if isinstance(counts, Mapping):
+        if counts.keys() != set(range(len(counts))):
+            raise ValueError(
+                f"a mapping of counts needs the keys 0..{len(counts) - 1}: give one count a class, in label order."
+            )
+        counts = [counts[label] for label in range(len(counts))]
     values = np.asarray(counts.tolist() if hasattr(counts, "tolist") else list(counts))
     if values.ndim != 1:
         raise ValueError(f"ClassCounts takes one count per class, got an array of shape {values.shape}.")
@@ -226,6 +236,6 @@ def _whole_numbers(counts: ClassCountsLike) -> tuple[int, ...]:
 
 
 if TYPE_CHECKING:
-    ClassCountsLike: TypeAlias = Sequence[int] | npt.NDArray[Any] | torch.Tensor | ClassCounts
+    ClassCountsLike: TypeAlias = Sequence[int] | Mapping[int, int] | npt.NDArray[Any] | torch.Tensor | ClassCounts
 else:
     ClassCountsLike = Any
