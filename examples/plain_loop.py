@@ -33,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> str:
     loss = ReadFeatures(build_loss(options.loss, counts), network.classifier)  # CHANGED
     for epoch in range(options.epochs):
         sampler.set_epoch(epoch)  # CHANGED
-        loss.progress = epoch / options.epochs  # CHANGED
+        loss.progress = sampler.progress = epoch / options.epochs  # CHANGED
         for pixels, target in loader:
             optimizer.zero_grad()
             loss(network(pixels), target).backward()

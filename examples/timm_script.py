@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> str:
     train_loss_fn = ReadFeatures(build_loss(options.loss, counts), model.get_classifier())  # CHANGED
     for epoch in range(epochs):
         sampler.set_epoch(epoch)  # CHANGED
-        train_loss_fn.progress = epoch / epochs  # CHANGED
+        train_loss_fn.progress = sampler.progress = epoch / epochs  # CHANGED
         model.train()
         losses = AverageMeter()
         for input_, target in loader:

@@ -58,6 +58,14 @@ def test_an_example_learns_with_any_loss_and_says_how_far_it_is(
     assert set(epochs) >= set(range(6))
 
 
+@pytest.mark.parametrize("example", ["plain_loop"], indirect=True)
+def test_progressive_draws_progress(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    watch(monkeypatch, LongTailSampler, "__iter__", lambda self: seen.append(self.progress))
+    example.main(["--epochs", "6", "--sampler", "progressive"])
+    assert seen == [epoch / 6 for epoch in range(6)]
+
+
 def watch(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, note: Callable[[object], object]) -> None:
     before = getattr(kind, name)
 

@@ -222,7 +222,8 @@ class LongTailSampler(EpochSampler):
     Args:
         labels: Class of each image, shape (N,), in ``0 .. C-1``.
         class_counts: Images per class, shape (C,), or just the number of classes C.
-        strategy: A name of :func:`class_probabilities`.
+        strategy: A name of :func:`class_probabilities`; ``"progressive"`` follows :attr:`progress`, to be set before
+            each epoch.
         num_samples: Draws in an epoch over all ranks; N when not given.
         seed: Seed of the draw, >= 0.
         rank: This process, in ``0 .. world_size - 1``.
