@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +33,17 @@ def test_a_loss_that_reads_the_classifier_is_given_it() -> None:
     value = loss(classifier(torch.ones(2, 8)), torch.tensor([0, 2]))
     assert value.isfinite()
     assert list(loss.parameters()) == []  # the classifier is trained once, with its network
+
+
+def test_a_network_is_copied_and_pickled_between_steps() -> None:
+    network, target = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.tensor([0, 1, 2, 0, 1])
+    loss = ReadFeatures(FBLoss(COUNTS), network[-1])
+    loss(network(torch.randn(5, 4)), target).backward()
+    twin, pixels = copy.deepcopy(network), torch.randn(500, 4)
+    size = len(pickle.dumps(network))
+    assert torch.equal(twin(pixels), network(pixels))
+    assert len(pickle.dumps(network)) == size
+    assert loss(network(pixels[:5]), target).isfinite()  # the original still has its features
 
 
 def test_the_network_comes_before_the_loss() -> None:

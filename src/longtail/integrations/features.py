@@ -65,5 +65,9 @@ class ReadFeatures(nn.Module):
             raise ValueError("the classifier has not been called yet: call the network before the loss.")
         return self.loss(logits, target, self._features)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the last features: they cannot be copied, and a network is copied with its hooks."""
+        return {**vars(self), "_features": None}
+
     def _remember(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._features = inputs[0]
