@@ -458,6 +458,20 @@ def test_images_are_made_square_as_asked(tmp_path: Path) -> None:
         assert on_run.fit(long, LABELS[::4]).preprocessing_.fit == used
 
 
+def test_what_is_pickled_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = LongTailClassifier(loss="cross-entropy", **FAST | {"epochs": 1}).fit(FEATURES, LABELS)
+    expected, moved, cpu = classifier.predict(TEST_FEATURES), [], torch.nn.Module.cpu
+
+    def watched(self: torch.nn.Module) -> torch.nn.Module:
+        moved.append(self)
+        return cpu(self)
+
+    monkeypatch.setattr(torch.nn.Module, "cpu", watched)
+    loaded = pickle.loads(pickle.dumps(classifier))
+    assert moved == [classifier.model_]
+    np.testing.assert_array_equal(loaded.predict(TEST_FEATURES), expected)
+
+
 def test_it_works_in_a_pipeline() -> None:
     pipeline = make_pipeline(PCA(20, random_state=0), LongTailClassifier(**FAST | {"epochs": 80})).fit(FEATURES, LABELS)
     assert pipeline.score(TEST_FEATURES, TEST_LABELS) > 0.6

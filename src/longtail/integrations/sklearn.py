@@ -339,6 +339,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise LongtailError(f"{path} names other classes than {MODEL_FILE}: save the classifier again.")
         return result
 
+    def __getstate__(self) -> Any:
+        """Move the model to the CPU first: a pickle of one that predicted on a GPU could not be loaded without one."""
+        if hasattr(self, "model_"):
+            self.model_.cpu()
+        return super().__getstate__()
+
     def _check_options(self) -> None:
         if not isinstance(self.loss, str):
             raise TypeError(
