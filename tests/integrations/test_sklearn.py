@@ -183,12 +183,14 @@ def test_a_choice_that_takes_long_by_the_epochs_that_were_asked_for_is_not_made(
 
 def test_where_nothing_can_be_chosen_accuracy_takes_a_classifier_that_balances_nothing() -> None:
     rows, labels = np.array([[0.0]] * 20 + [[1.0]] * 4 + [[0.5]] * 3), np.array([0] * 20 + [1] * 4 + [0, 0, 1])
-    accurate, balanced = (
-        LongTailClassifier(metric=metric, random_state=0).fit(rows, labels) for metric in ("accuracy", "balanced")
+    accurate, balanced, cosine = (
+        LongTailClassifier(metric=metric, head=head, random_state=0).fit(rows, labels)
+        for metric, head in (("accuracy", "auto"), ("balanced", "auto"), ("balanced", "cosine"))
     )
     assert accurate.portfolio_ is None
     assert accurate.assumed_prior_ == "train"
     assert balanced.assumed_prior_ == "uniform"
+    assert (cosine.assumed_prior_, cosine.model_.head_name) == ("uniform", "cosine")
 
 
 def test_rows_of_a_group_stay_together_where_a_choice_is_made() -> None:

@@ -172,7 +172,8 @@ def test_the_usual_loss_keeps_the_batch_that_was_given() -> None:
     assert (changed.stage1.epochs, changed.stage1.batch_size) == (7, 9)
     assert changed.model.standardize
     cosine = with_classifier(given, usual_candidate(1280, 50, "cosine"))
-    assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "cross-entropy")
+    assert (cosine.model.head, cosine.stage1.loss.name) == ("cosine", "ldam")
+    assert cosine.stage1.loss.options["deferred_reweighting"] == 0.8
 
 
 @pytest.mark.parametrize("num_features", [12, 1280])

@@ -97,9 +97,10 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             logit adjustment by cross-validation on the training rows, see
             :func:`longtail.training.portfolio.choose_classifier`. Where too few rows can be held out, and where a
             choice would take more than half an hour, it takes the first of the candidates: class weights on at most 256
-            features, else logit adjustment; cross-entropy where ``metric`` is ``accuracy``. Where the network is
-            trained, and where ``loss_options``, ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to
-            train, ``auto`` is ``logit-adjustment``.
+            features, else logit adjustment; LDAM with deferred weights where ``head`` is ``cosine``; cross-entropy
+            where ``metric`` is ``accuracy``. Where the network is trained, and where ``loss_options``,
+            ``retrain_epochs``, ``lr``, ``weight_decay`` or ``mixup`` say how to train, ``auto`` is
+            ``logit-adjustment``.
         loss_options: Its options, as for :func:`longtail.losses.build_loss`.
         head: ``linear``, ``cosine``, or ``auto`` for the one that the loss is defined on.
         backbone: A network as :func:`longtail.models.build_backbone` takes it, or the folder of a finished run.

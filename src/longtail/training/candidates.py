@@ -123,9 +123,10 @@ def usual_schedule(
 
 
 def usual_candidate(num_features: int, images: int, head: str = "auto", metric: Metric = "balanced") -> Candidate:
-    """Return the classifier that is trained where none can be chosen: the first of the candidates.
+    """Return the classifier that is trained where none can be chosen: the first of the candidates that fits.
 
-    For ``accuracy``, for which classes are not to be balanced, it is the first with cross-entropy.
+    For ``accuracy``, for which classes are not to be balanced, it is the first with cross-entropy; for other metrics,
+    the first with another loss.
 
     Args:
         num_features: Feature size D.
@@ -136,9 +137,11 @@ def usual_candidate(num_features: int, images: int, head: str = "auto", metric: 
     Example:
         >>> [usual_candidate(1280, 50, metric=metric).name for metric in ("balanced", "accuracy")]
         ['logit-adjustment', 'cross-entropy']
+        >>> [usual_candidate(1280, 50, "cosine", metric).name for metric in ("balanced", "accuracy")]
+        ['ldam-drw', 'cosine cross-entropy']
     """
     tried = candidates(num_features, images, head)
-    return next(each for each in tried if metric != "accuracy" or each.plan.loss == "cross-entropy")
+    return next(each for each in tried if (each.plan.loss == "cross-entropy") == (metric == "accuracy"))
 
 
 def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: str = "auto") -> Candidate:
@@ -153,7 +156,7 @@ def classifier_of(portfolio: Portfolio, num_features: int, images: int, head: st
     Example:
         >>> from longtail.run.portfolio import NOTHING_TRIED
         >>> [classifier_of(NOTHING_TRIED, 1280, 50, head).name for head in ("auto", "cosine")]
-        ['logit-adjustment', 'cosine cross-entropy']
+        ['logit-adjustment', 'ldam-drw']
     """
     if not portfolio.candidates:
         return usual_candidate(num_features, images, head, portfolio.metric)
