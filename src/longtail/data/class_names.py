@@ -153,8 +153,8 @@ def match_classes(data: ImageData, classes: Sequence[str]) -> ImageData:
     normalized = list(map(normalize_class_name, classes))
     numbers: dict[str, int] = {}
     for spellings in (classes, normalized, plain_numbers(normalized)):  # the exact names first
-        for number, name in enumerate(spellings):
-            numbers.setdefault(name, number)
+        for place, spelling in enumerate(spellings):
+            numbers.setdefault(spelling, place)
     shown = {label for split in data.splits.values() for label in split.shown_classes()}
     table = np.full(len(data.classes), -1, dtype=np.int64)
     unknown: list[str] = []
