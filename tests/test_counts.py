@@ -52,6 +52,8 @@ def test_names_move_with_their_counts() -> None:
 def test_labels_are_counted_and_classes_without_images_stay() -> None:
     counted = ClassCounts.from_labels(np.array([2, 0, 2]), ["a", "b", "c", "d"])
     assert (counted.counts, counted.names) == ((1, 0, 2, 0), ("a", "b", "c", "d"))
+    labels = np.array([2, 0, 2])
+    assert ClassCounts.from_labels(labels, labels.max() + 1) == ClassCounts.from_labels(labels, 3)
     for label in (-1, 3):
         with pytest.raises(ValueError, match=f"label {label} "):
             ClassCounts.from_labels([0, label], 3)

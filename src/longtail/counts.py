@@ -92,8 +92,8 @@ class ClassCounts:
             >>> ClassCounts.from_labels([0, 0, 2], classes=3).counts
             (2, 0, 1)
         """
-        names = None if isinstance(classes, int) else classes
-        size = classes if isinstance(classes, int) else len(classes)
+        names = None if isinstance(classes, int | np.integer) else classes
+        size = int(classes) if isinstance(classes, int | np.integer) else len(classes)
         values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), dtype=np.int64)
         if values.size and (values.min() < 0 or values.max() >= size):
             wrong = int(values.min()) if values.min() < 0 else int(values.max())

@@ -139,6 +139,7 @@ def test_the_lookup_is_exactly_the_inverse_of_the_cumulative_distribution(chance
 
 def test_class_counts_are_made_or_checked():
     sampler = LongTailSampler([0, 0, 3], 5)
+    assert LongTailSampler([0, 0, 3], np.int64(5)).class_counts == sampler.class_counts
     assert sampler.class_counts.counts == (2, 0, 0, 1, 0)
     named = ClassCounts([2, 1], ["cat", "lynx"])
     assert LongTailSampler([0, 1, 0], named).class_counts is named

@@ -259,7 +259,7 @@ class LongTailSampler(EpochSampler):
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
             raise ValueError(f"labels must be whole numbers of shape (N,), got {values.dtype} of shape {values.shape}.")
         super().__init__(len(values), num_samples=num_samples, seed=seed, rank=rank, world_size=world_size)
-        given = class_counts if isinstance(class_counts, int) else ClassCounts.of(class_counts)
+        given = int(class_counts) if isinstance(class_counts, int | np.integer) else ClassCounts.of(class_counts)
         self._order, self._counts = _group_by_class(values, given if isinstance(given, int) else len(given))
         self.class_counts = ClassCounts(self._counts) if isinstance(given, int) else given
         for label in np.flatnonzero(self.class_counts.array != self._counts).tolist():

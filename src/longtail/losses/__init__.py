@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from longtail.counts import ClassCountsLike
 from longtail.errors import LongtailError, nearest
 from longtail.losses.agcl import AngularGCLLoss
@@ -147,7 +149,8 @@ def build_loss(name: str, class_counts: ClassCountsLike, options: Mapping[str, o
     for key in options or {}:
         if key not in defaults:
             raise LongtailError(f"loss {name!r} has no option {key!r}.{nearest(key, defaults)}")
-    resolved = resolve_auto(name, options or {})
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in (options or {}).items()}
+    resolved = resolve_auto(name, plain)
     start: Any = resolved.pop(DEFERRED, None)
     maker: Any = LOSSES[name]
     try:

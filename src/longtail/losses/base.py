@@ -117,11 +117,10 @@ class LongTailLoss(nn.Module):
         counts = ClassCounts.of(class_counts)
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
-        check_range("label_smoothing", label_smoothing, 0.0, 1.0)
         self.num_classes = counts.num_classes
         self.reduction: Reduction = reduction
         self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
         self.register_buffer("class_counts", counts.tensor())
         self.register_buffer("weight", None if weight is None else _class_weight(weight, counts.num_classes))
         self.register_buffer("_progress", torch.zeros((), dtype=torch.float32))
@@ -148,8 +147,7 @@ class LongTailLoss(nn.Module):
 
     @progress.setter
     def progress(self, value: float) -> None:
-        check_range("progress", value, 0.0, 1.0)
-        self._progress.fill_(value)
+        self._progress.fill_(check_range("progress", value, 0.0, 1.0))
 
     @property
     def current_weight(self) -> Tensor | None:
@@ -250,7 +248,7 @@ class LongTailLoss(nn.Module):
 
 
 def check_range(name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False) -> float:
-    """Return a value with ``low <= value <= high``, and raise for any other.
+    """Return a value with ``low <= value <= high``, a number of numpy as a plain one, and raise for any other.
 
     Args:
         name: What it is called in the message.
@@ -268,6 +266,8 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"),
         Traceback (most recent call last):
         ValueError: scale must be at least 0, got -1.0.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not low <= value <= high or value == float("inf") or (above and value == low):

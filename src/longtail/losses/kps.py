@@ -116,11 +116,11 @@ class KPSLoss(LongTailLoss):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(class_counts, **common)
-        check_range("scale", scale, 0.0, above=True)
-        check_range("max_margin", max_margin, 0.0, 2.0)
+        self.scale = scale = check_range("scale", scale, 0.0, above=True)
+        self.max_margin = max_margin = check_range("max_margin", max_margin, 0.0, 2.0)
         if adjust_gradients_from is not None:
-            check_range("adjust_gradients_from", adjust_gradients_from, 0.0, 1.0)
-        self.scale, self.max_margin, self.adjust_gradients_from = scale, max_margin, adjust_gradients_from
+            adjust_gradients_from = check_range("adjust_gradients_from", adjust_gradients_from, 0.0, 1.0)
+        self.adjust_gradients_from = adjust_gradients_from
         scales, mirrored = kps_scales(class_counts)
         self._table("_scales", scales)
         # Equation 15: m_j = M s*_j / max_k s_k

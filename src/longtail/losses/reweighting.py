@@ -29,7 +29,7 @@ def effective_number_weights(class_counts: ClassCountsLike, beta: float = 0.9999
         >>> effective_number_weights([1000, 10]).round(3).tolist()
         [0.021, 1.979]
     """
-    check_range("beta", beta, 0.0, 1.0)
+    beta = check_range("beta", beta, 0.0, 1.0)
     if beta == 1.0:
         raise ValueError("beta must be below 1: take WeightedLoss for weights proportional to 1 / n.")
     counts = ClassCounts.of(class_counts).at_least_one
@@ -78,7 +78,7 @@ class ClassBalancedLoss(LongTailLoss):
 
     def __init__(self, class_counts: ClassCountsLike, *, beta: float = 0.9999, **common: Unpack[CommonOptions]) -> None:
         super().__init__(class_counts, **common)
-        self.beta = beta
+        self.beta = check_range("beta", beta, 0.0, 1.0)
         self.weight = _multiplied(effective_number_weights(class_counts, beta), self.weight)
 
 
@@ -142,13 +142,12 @@ class DeferredReweighting(LongTailLoss):
             ignore_index=loss.ignore_index,
             label_smoothing=loss.label_smoothing,
         )
-        check_range("start", start, 0.0, 1.0)
         if loss.num_classes != self.num_classes:
             raise ValueError(
                 f"the wrapped loss has {loss.num_classes} classes, these counts {self.num_classes}: give both the same."
             )
         self.loss = loss
-        self.start, self.beta = start, beta
+        self.start, self.beta = check_range("start", start, 0.0, 1.0), check_range("beta", beta, 0.0, 1.0)
         self.needs_features, self.needs_classifier, self.head = loss.needs_features, loss.needs_classifier, loss.head
         self.focal_gamma, self.focal_detached = loss.focal_gamma, loss.focal_detached
         self.scale, self.prior_exponent = loss.scale, loss.prior_exponent
@@ -162,7 +161,7 @@ class DeferredReweighting(LongTailLoss):
     @progress.setter
     def progress(self, value: float) -> None:
         self.loss.progress = value
-        self._progress.fill_(value)
+        self._progress.fill_(check_range("progress", value, 0.0, 1.0))
 
     def sample_noise(self, like: Tensor) -> Tensor:
         """The noise of the wrapped loss; replace it there, for it is the wrapped loss that draws."""
