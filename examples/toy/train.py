@@ -80,14 +80,14 @@ def train_toy(
         reporter: Shows progress.
 
     Raises:
-        LongtailError: An unknown loss or source, a loss named twice, or a number below 1.
+        LongtailError: An unknown loss or source, a loss named twice, or a number that is too small.
 
     Example:
         >>> result = train_toy(["ce"], seeds=1, epochs=1, reporter=Reporter(quiet=True))
         >>> result.counts.counts, result.planes["ce"][0].features.shape
         ((142, 64, 29, 13, 6, 2), (216, 2))
     """
-    _check(losses, source, seeds, epochs)
+    _check(losses, source, seed, seeds, epochs)
     made = {name: find_contender(name) for name in losses}
     data = load_source(source)
     planes: dict[str, list[Plane]] = {name: [] for name in losses}
@@ -105,7 +105,7 @@ def train_toy(
     return ToyResult(source, counts, {name: tuple(each) for name, each in planes.items()}, titles, epochs)
 
 
-def _check(losses: Sequence[str], source: str, seeds: int, epochs: int) -> None:
+def _check(losses: Sequence[str], source: str, seed: int, seeds: int, epochs: int) -> None:
     if source not in SIDES:
         raise UsageError(f"the toy is drawn on small digits, not on {source!r}.{nearest(source, SIDES)}")
     if not losses:
@@ -113,9 +113,9 @@ def _check(losses: Sequence[str], source: str, seeds: int, epochs: int) -> None:
     twice = next((name for name in losses if list(losses).count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice!r} is named twice: name each loss once.")
-    for name, value in (("seeds", seeds), ("epochs", epochs)):
-        if value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}.")
+    for name, value, least in (("seed", seed, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
+        if value < least:
+            raise UsageError(f"--{name} must be at least {least}, got {value}.")
 
 
 class ToyNetwork(nn.Module):

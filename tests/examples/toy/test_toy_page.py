@@ -52,6 +52,8 @@ def test_the_page_of_a_tiny_toy(capsys, tmp_path):
 def test_a_wrong_word_is_said_before_anything_is_trained(capsys, tmp_path):
     assert main(["--losses", "ce,gclx"]) == 1
     assert "'gcl'" in capsys.readouterr().err
+    assert main(["--seed", "-1"]) == 1
+    assert "--seed " in capsys.readouterr().err
     assert main(["--out", str(tmp_path)]) == 1
     assert "folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
