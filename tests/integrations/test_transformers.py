@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,3 +46,16 @@ def test_a_part_that_is_ignored_is_nothing(ignored: int, weight: list[float] | N
         assert torch.allclose(sum(parts), loss({"logits": logits}, labels, items))
     assert loss({"logits": logits[:2]}, labels[:2], torch.tensor(0)).item() == 0
     assert loss({"logits": logits[:2]}, labels[:2]).item() == 0
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.parametrize(("step", "steps", "progress"), [(3, 6, 0.5), (0, 0, 0.0), (8, 6, 1.0)])
+def test_a_training_without_steps_left_ends(step: int, steps: int, progress: float, tmp_path: Path) -> None:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from longtail.integrations.transformers import TrainerCriterion
+
+    loss = TrainerCriterion(BalancedSoftmaxLoss(COUNTS))
+    state = TrainerState(global_step=step, max_steps=steps)
+    loss.on_train_end(TrainingArguments(str(tmp_path), report_to="none"), state, TrainerControl())
+    assert loss.loss.progress == progress

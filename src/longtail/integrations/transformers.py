@@ -56,6 +56,7 @@ class TrainerCriterion(TrainerCallback):  # type: ignore[misc]  # transformers i
     ) -> None:
         """Set the loss's progress; the Trainer calls this before each optimizer step, and when training ends."""
         del args, control, kwargs
-        self.loss.progress = state.global_step / state.max_steps
+        # Where nothing is left to train, as after a checkpoint of more steps, it is called all the same.
+        self.loss.progress = min(1.0, state.global_step / max(1, state.max_steps))
 
     on_train_end = on_step_begin  # leaves the loss at the progress that training reached
