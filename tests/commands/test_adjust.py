@@ -75,6 +75,8 @@ def test_adjust_evaluate_and_reset(cli: Call, run: Path) -> None:
     assert digests(run).keys() == before.keys()
     assert json.loads(cli("evaluate", run, "--json").out) == plain
     assert "no adjustment" in cli("adjust", run, "--reset").out
+    assert json.loads(cli("adjust", run, "--reset", "--json").out) == {"removed": False}
+    assert "--tau" in cli("adjust", run, "--reset", "--tau", 1).complaint
 
 
 def test_what_adjust_says_is_what_evaluate_measures(cli: Call, run: Path) -> None:

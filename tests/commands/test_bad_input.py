@@ -400,3 +400,29 @@ def test_memory_that_does_not_suffice_is_one_sentence(
     monkeypatch.setattr(Predictor, "stream", refuse)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert "--batch-size" in cli("predict", finished.folder, tmp_path / "a.png", "--out", tmp_path / "o.csv").complaint
+
+
+def test_a_pattern_that_the_shell_has_expanded_is_to_be_quoted(cli: Call, finished: Any, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    words = (tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "o.csv")
+    assert "quotes" in cli("predict", finished.folder, *words).complaint
+
+
+def test_a_column_without_a_table_is_refused(cli: Call, finished: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    done = cli("predict", finished.folder, tmp_path, "--image-column", "x", "--out", tmp_path / "o.csv")
+    assert "leave --image-column out" in done.complaint
+    assert done.status == 2
+
+
+@pytest.mark.parametrize(("images", "out"), [("x.csv.skipped.csv", "x.csv"), ("file://{}/list.csv", "list.csv")])
+def test_predict_never_overwrites_its_input(images: str, out: str, cli: Call, finished: Any, tmp_path: Path) -> None:
+    word = images.format(tmp_path)
+    table = tmp_path / Path(word).name
+    table.write_text("path\na.png\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    done = cli("predict", finished.folder, word if "file:" in word else table, "--out", tmp_path / out)
+    assert "overwrite" in done.complaint
+    assert done.status == 2
+    assert table.read_text() == "path\na.png\n"

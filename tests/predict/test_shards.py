@@ -231,6 +231,7 @@ def test_a_shard_that_is_killed_before_its_parts_are_removed_has_each_image_once
 
 def test_more_shards_than_images(ready: Path, photos: Path, tmp_path: Path) -> None:
     predict_shards(ready, photos / "00.png", tmp_path / "parts", count=3)
+    (tmp_path / "parts" / "._part-1.parquet").write_bytes(b"a Mac's")
     assert sorted(part.rows for part in list_parts(tmp_path / "parts")) == [0, 0, 1]
     assert merge_parts(tmp_path / "parts", tmp_path / "all.csv").predicted == 1
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from longtail.commands.arguments import given_words
 from longtail.commands.output import IN_BRACKETS, interval_notes, plain_table, print_json, print_line, selective_table
 from longtail.config.options import EngineName, NotNegative, Positive, Share
 from longtail.device import is_main_of_run
+from longtail.errors import UsageError
 from longtail.formatting import figure_text, signed
 
 
@@ -44,12 +46,18 @@ def adjust(
         reset: remove adjustment and threshold
         json: print everything as JSON
     """
+    given = given_words(adjust, locals())
     from longtail.console import Reporter
     from longtail.experiments.adjust import AdjustmentOptions, adjust_run, reset_run
 
     if reset:
+        if others := [words for name, words in given.items() if name not in {"run", "reset", "json"}]:
+            raise UsageError(f"--reset removes the adjustment: leave {' and '.join(others)} out.")
         was_adjusted = reset_run(Path(run))
-        print_line(f"{run}: {'adjustment removed' if was_adjusted else 'there was no adjustment'}")
+        if json:
+            print_json({"removed": was_adjusted})
+        else:
+            print_line(f"{run}: {'adjustment removed' if was_adjusted else 'there was no adjustment'}")
         return
     options = AdjustmentOptions(
         method=method,

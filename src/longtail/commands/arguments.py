@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -224,6 +225,20 @@ def _divide(
     return positionals, parts
 
 
+def given_words(function: Command, values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments of a command that are not as when they are left out, each as a user knows it.
+
+    Args:
+        function: The command.
+        values: Its arguments by name.
+    """
+    return {
+        each.name: repr(values[each.name]) if each.kind is not each.KEYWORD_ONLY else option_flag(each.name)
+        for each in inspect.signature(function).parameters.values()
+        if values[each.name] != each.default
+    }
+
+
 def _take(
     program: str, function: Command, arguments: Sequence[Argument], positionals: list[str], texts: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -241,7 +256,8 @@ def _take(
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: {usage(program, function).splitlines()[0]}")
     if positionals:
-        raise UsageError(f"unknown argument {positionals[0]!r}. '{program} --help' lists them all.")
+        hint = " Put a pattern in quotes, or name the folder." if Path(positionals[0]).exists() else ""
+        raise UsageError(f"unknown argument {positionals[0]!r}.{hint} '{program} --help' lists them all.")
     return values
 
 

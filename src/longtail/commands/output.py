@@ -363,9 +363,7 @@ def destination(
     if path.suffix and path.suffix.lower() not in suffixes:
         listed = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
         raise UsageError(f"{option} {out}: this file type cannot be written; name it {listed}.")
-    for word in inputs:
-        if path.exists() and Path(word).is_file() and path.samefile(word):
-            raise UsageError(f"{option} {out} would overwrite {word!r}, an input of this command: name another file.")
+    refuse_inputs(path, inputs, f"{option} {out}")
     # Raised now, not after everything has been computed.
     nearest = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     if nearest != path.absolute() and not nearest.is_dir():
@@ -375,6 +373,22 @@ def destination(
     if not (os.access(nearest, os.W_OK) and os.access(folder, os.W_OK)):
         raise cannot_write(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
     return Destination(path, replaces=path.exists())
+
+
+def refuse_inputs(path: Path, inputs: Sequence[str], words: str) -> None:
+    """Refuse to write a file that is an input of the command.
+
+    Args:
+        path: The file to write.
+        inputs: The inputs, files or not.
+        words: What would write it.
+
+    Raises:
+        UsageError: It is one of them.
+    """
+    for word in inputs:
+        if path.exists() and Path(word).is_file() and path.samefile(word):
+            raise UsageError(f"{words} would overwrite {word!r}, an input of this command: name another file.")
 
 
 def refuse_terminal(path: Path, kind: str) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
 
-from longtail.commands.arguments import option_flag, usage
-from longtail.commands.output import destination, refuse_terminal
+from longtail.commands.arguments import given_words, usage
+from longtail.commands.output import destination, refuse_inputs, refuse_terminal
 from longtail.config.options import Count, EngineName
 from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import is_stream, output_place
-from longtail.remote import Place, RemotePath, place_of
+from longtail.remote import Place, RemotePath, local_path, place_of
 
 
 def predict(
@@ -59,7 +58,7 @@ def predict(
         device: auto takes an accelerator, if any
         engine: what runs the network on a CPU; auto takes openvino if it is installed
     """
-    given = _given(locals())
+    given = given_words(predict, locals())
     from longtail.predict.predict import predict_images
     from longtail.predict.ray_pipeline import predict_on_ray
     from longtail.predict.shards import parse_shard
@@ -100,16 +99,6 @@ def predict(
         raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image: {source} why.")
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the arguments that are not as when they are left out, each as a user knows it."""
-    parameters = inspect.signature(predict).parameters.values()
-    return {
-        each.name: repr(values[each.name]) if each.kind is not each.KEYWORD_ONLY else option_flag(each.name)
-        for each in parameters
-        if values[each.name] != each.default
-    }
-
-
 def _merge(
     folder: str,
     out: str,
@@ -139,13 +128,16 @@ def _table(
     format: Literal["csv", "tsv", "parquet"] | None,  # noqa: A002
 ) -> Place:
     """Return the path of the table to write, once it is certain that it can be."""
+    from longtail.predict.parts import skipped_path
     from longtail.predict.table import SUFFIXES, table_format
 
     place = place_of(out) if out != "-" else Path(out)
     if isinstance(place, RemotePath):
         table_format(place, format)  # a name that does not end in one is refused
         return place
-    path = destination(str(place), tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
+    files = [local_path(word) for word in inputs]
+    path = destination(str(place), tuple(SUFFIXES), example="predictions.csv", inputs=files).path
+    refuse_inputs(Path(str(skipped_path(path))), files, f"the list of files that --out {out} leaves out")
     if table_format(path, format) == "parquet":
         refuse_terminal(path, "Parquet")
     return path

@@ -134,6 +134,7 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
 
     Raises:
         LongtailError: Nothing of that name, no image in it, or no such column.
+        UsageError: A column where there is no table.
 
     Example:
         >>> find_images("nowhere/*.jpg")
@@ -158,6 +159,11 @@ def find_images(images: str | os.PathLike[str], *, image_column: str | None = No
         listing = Images(lambda left_out: files_like(text, left_out, latest), base=_base_of(text))
     else:
         raise LongtailError(f"There is no file or folder {text!r}: name an image, a folder with images, or a pattern.")
+    if image_column is not None and not listing.is_table:
+        raise UsageError(
+            f"{text!r} is no table and has no column {image_column!r}: leave image_column out.",
+            options={"image_column": "--image-column"},
+        )
     left_out = LeftOut()
     if next(listing.items(left_out), None) is None:
         others = f" ({left_out})" if str(left_out) else ""

@@ -156,10 +156,12 @@ def read_part(path: Place) -> Part | None:
 def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
     """Read what the finished parts in a folder say about themselves, in the order of their names.
 
+    Hidden files, which systems add, are none.
+
     Raises:
         LongtailError: One of them is damaged.
     """
-    paths: list[Place] = [*folder.glob(pattern)]
+    paths: list[Place] = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     parts = (read_part(path) for path in sorted(paths, key=str))
     return [part for part in parts if part is not None]
 
