@@ -157,6 +157,13 @@ def test_file_names_that_are_not_utf8(run: Path, tmp_path: Path) -> None:
         pytest.skip("this file system takes only UTF-8 names")
     report = predict_images(run, folder, tmp_path / "out.csv")
     assert [row["path"] for row in _rows(report.out)] == [str(folder / name)]
+    other = folder.rename(tmp_path / os.fsdecode(b"folder \xe9"))
+    assert predict_images(run, other, tmp_path / "part-1.parquet", shard="1/1").predicted == 1
+    assert predict_images(run, other, tmp_path / "part-1.parquet", shard="1/1").earlier == 1  # it can be read again
+    table = tmp_path / os.fsdecode(b"t\xe9.csv")
+    table.write_bytes(b"path,name\nfolder \xe9/caf\xe9%2C.png,a\n,b\n")
+    report = predict_images(run, table, tmp_path / "rows.csv")
+    assert (report.predicted, report.skipped) == (0, 2)
 
 
 def test_reading_ahead_is_bounded(images: Path) -> None:

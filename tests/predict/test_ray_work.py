@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,7 @@ from longtail.predict.predict import Chosen, job_of, predict_images
 from longtail.predict.ray_pipeline import _put_blocks
 from longtail.predict.ray_work import PredictingActor, Work, decode, predict_part, write_rows
 from longtail.remote import RemotePath
-from longtail.run.model_files import load_info
+from longtail.run.model_files import load_info, save_info
 
 IMAGES = 70
 
@@ -111,3 +113,12 @@ def test_a_store_that_is_gone_ends_the_task(
     monkeypatch.setattr(store, "cat_file", failing(store.cat_file, 10**9, PermissionError))
     monkeypatch.setattr(predict, "_MOST_FAILED", 64 - 50 + 1)  # those that were tried do not count
     assert predict_block(blocks[0], work) == 64
+
+
+def test_a_model_that_changes_meanwhile_is_refused(ready: Path, photos: Path, bucket: str, tmp_path: Path) -> None:
+    run = shutil.copytree(ready, tmp_path / "run")
+    blocks, work = blocks_of(run, str(photos), RemotePath(f"{bucket}/parts"), "first")
+    info = load_info(run)
+    save_info(replace(info, adjustment=None), run)
+    with pytest.raises(LongtailError, match="changed"):
+        predict_part(blocks[0], work)

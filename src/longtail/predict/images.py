@@ -86,6 +86,16 @@ class LeftOut:
         return ", ".join(f"{number:,} {words}" for number, words in counts if number)
 
 
+def escaped(text: str) -> str:
+    r"""Return a text that tables can hold: bytes of a path that are not UTF-8 become escapes.
+
+    Example:
+        >>> print(escaped("caf\udce9.png"))
+        caf\udce9.png
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def count_words(counts: Counter[str], most: int = 5) -> str:
     """Return the most frequent words with their counts.
 

@@ -27,7 +27,7 @@ from longtail.errors import LATER, LongtailError, UsageError
 from longtail.files import REPLACED, is_stream, output_place
 from longtail.models.inference_engine import WORTHWHILE
 from longtail.predict.hub import local_run
-from longtail.predict.images import Images, Item, LeftOut, count_words, find_images, require_listed
+from longtail.predict.images import Images, Item, LeftOut, count_words, escaped, find_images, require_listed
 from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import (
     Job,
@@ -245,18 +245,14 @@ def job_of(
     prior that is expected by what it does to scores of zero.
     """
     where = local_path(os.fspath(images))  # the same words mean others in another folder
-    identity: list[str | int] = [where if is_url(where) else os.path.abspath(where)]  # noqa: PTH100
+    identity: list[str | int] = [where if is_url(where) else escaped(os.path.abspath(where))]  # noqa: PTH100
     if listing.is_table:
         status = os.stat(where)  # noqa: PTH116
         identity += [status.st_size, status.st_mtime_ns]
-    digests = []
-    for name in (MODEL_FILE, WEIGHTS_FILE):
-        with Path(run, name).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").digest())
     top_k = min(top_k, len(info.classes))
     return Job(
         images=tuple(identity),
-        model=hashlib.sha256(b"".join(digests)).hexdigest(),
+        model=model_digest(run),
         options={
             "column": column,
             "top_k": top_k,
@@ -266,6 +262,15 @@ def job_of(
         is_table=listing.is_table,
         shard=shard,
     )
+
+
+def model_digest(run: str) -> str:
+    """Return a hash of the files of a model, SHA-256 in hexadecimal digits."""
+    digests = []
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        with Path(run, name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 class Listed(NamedTuple):

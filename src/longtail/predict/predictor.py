@@ -23,7 +23,7 @@ from longtail.models import LongTailModel
 from longtail.models.inference_engine import check_engine, compile_backbone, is_worthwhile
 from longtail.models.preprocessing import Preprocessing
 from longtail.predict.hub import local_run
-from longtail.predict.images import Item, as_items, batch_items
+from longtail.predict.images import Item, as_items, batch_items, escaped
 from longtail.predict.target_prior import read_prior, with_prior
 from longtail.remote import TRIES, is_url, read_url
 from longtail.run.model_files import ModelInfo, load_run
@@ -133,7 +133,7 @@ def as_columns(predictions: Sequence[Prediction], columns: Sequence[str]) -> dic
         top = [row.top[rank - 1] if row.top else (None, None) for row in predictions]
         values[f"label_{rank}"] = [label for label, _ in top]
         values[f"probability_{rank}"] = [None if value is None else round(value, 6) for _, value in top]
-    return {name: values[name] for name in columns} | {"problem": [row.problem or None for row in predictions]}
+    return {name: values[name] for name in columns} | {"problem": [escaped(row.problem) or None for row in predictions]}
 
 
 class Predictor:

@@ -24,7 +24,7 @@ from longtail.console import Bar, Reporter
 from longtail.errors import LongtailError, UsageError, first_line
 from longtail.files import output_place, remove, write_atomically
 from longtail.predict.hub import local_run, run_everywhere
-from longtail.predict.images import find_images
+from longtail.predict.images import escaped, find_images
 from longtail.predict.merge import COMPLETE
 from longtail.predict.part_folder import PartFolder
 from longtail.predict.parts import KEY, POSITION, Part, list_parts, remove_repeats, rows_of
@@ -154,7 +154,7 @@ def _put_blocks(ray: Any, chosen: Chosen, images: str | Path, work: Work) -> tup
         columns = {
             "name": pa.array([os.fsencode(item.name) for item in batch], pa.binary()),
             "source": pa.array([_everywhere(str(item.source)) for item in batch], pa.binary()),
-            PROBLEM: pa.array([item.problem for item in batch], pa.string()),
+            PROBLEM: pa.array([escaped(item.problem) for item in batch], pa.string()),
             POSITION: pa.array([listed.position for listed in places], pa.int64()),
             KEY: pa.array([listed.key for listed in places], pa.uint64()),
             IS_NEW: pa.array([listed.is_new for listed in places], pa.bool_()),

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from longtail.config.options import EngineName
 from longtail.errors import LongtailError
 from longtail.models.preprocessing import Preprocessing
-from longtail.predict.images import Item
+from longtail.predict.hub import local_run
+from longtail.predict.images import Item, escaped
 from longtail.predict.parts import KEY, POSITION, Job, write_part
-from longtail.predict.predict import Listed, part_rows, until_store_fails
+from longtail.predict.predict import Listed, model_digest, part_rows, until_store_fails
 from longtail.predict.predictor import Predictor, read_item
 from longtail.predict.table import PROBLEM
 from longtail.predict.target_prior import with_prior
@@ -79,14 +80,21 @@ def predict_part(block: pa.Table, work: Work) -> int:
 
 @lru_cache(maxsize=1)
 def _predictor(
-    model: str,  # noqa: ARG001 - tells runs of the same name apart
+    model: str,
     run: str,
     device: str,
     engine: EngineName,
     prior: tuple[float, ...] | None,
 ) -> Predictor:
-    """Return the predictor of this process, which does many blocks."""
-    predictor = Predictor(run, device=device, engine=engine)
+    """Return the predictor of this process, which does many blocks.
+
+    Raises:
+        LongtailError: The run is not of the digest ``model`` any more.
+    """
+    folder = local_run(run)
+    if model_digest(folder) != model:
+        raise LongtailError(f"{run} has changed since its predictions began: begin anew with --restart.")
+    predictor = Predictor(folder, device=device, engine=engine)
     if prior is not None:
         predictor.info = with_prior(predictor.info, prior)
     return predictor
@@ -112,7 +120,7 @@ def decode(block: pa.Table, look: Preprocessing) -> pa.Table:
         pixels.append(None if item.problem else header + item.source.tobytes())  # type: ignore[union-attr]
     block = block.drop_columns(["source", PROBLEM])
     return block.append_column("image", pa.array(pixels, pa.large_binary())).append_column(
-        PROBLEM, pa.array([problem.encode("utf-8", "backslashreplace").decode() for problem in problems], pa.string())
+        PROBLEM, pa.array(list(map(escaped, problems)), pa.string())
     )
 
 
