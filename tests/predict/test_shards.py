@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,13 +159,6 @@ def test_shards_that_do_not_belong_together_are_refused(ready: Path, photos: Pat
     refused("one of 5 shards")
     predict_images(ready, photos, folder / "part-2.parquet", shard="2/2", top_k=1)
     refused("options")
-    part = read_part(folder / "part-1.parquet")
-    assert part is not None
-    table = pq.read_table(part.path)
-    write_part(folder / "part-2.parquet", read_part(folder / "part-2.parquet").job, [table])  # type: ignore[union-attr]
-    with pytest.raises(LongtailError, match="more than one"):
-        merge_parts(folder, tmp_path / "all.csv")
-    predict_images(ready, photos, folder / "part-2.parquet", shard="2/2", restart=True)
     with pytest.raises(UsageError, match="overwrite"):
         merge_parts(folder, folder / "part-1.parquet")
     info = load_info(ready)
@@ -182,11 +175,43 @@ def test_what_holds_no_parts_is_refused(tmp_path: Path) -> None:
         merge_parts(tmp_path, tmp_path / "all.csv")
 
 
-def test_shards_of_a_collection_in_two_places_fit(ready: Path, photos: Path, tmp_path: Path) -> None:
-    shutil.copytree(photos, tmp_path / "copy")
-    for number, images in ((1, photos), (2, tmp_path / "copy")):
-        predict_images(ready, images, tmp_path / "parts" / f"{number}.parquet", shard=Shard(number, 2))
-    assert merge_parts(tmp_path / "parts", tmp_path / "all.csv").predicted == 30
+def merge_halves(run: Path, sources: Sequence[Path | str], folder: Path) -> tuple[int, str]:
+    """Merge the shards 1/2 and 2/2 of two sources; return the number of rows, and what was shown."""
+    for number, images in enumerate(sources, start=1):
+        predict_images(run, images, folder / "parts" / f"{number}.parquet", shard=Shard(number, 2))
+    shown = io.StringIO()
+    report = merge_parts(folder / "parts", folder / "all.csv", console=Console(file=shown, width=500))
+    return report.predicted, shown.getvalue()
+
+
+@pytest.mark.parametrize("name", ["", "/**/*.[mp]*", "/list.csv"])
+def test_shards_of_a_collection_in_two_places_fit(name: str, ready: Path, photos: Path, tmp_path: Path) -> None:
+    list_source(photos)
+    copy = shutil.copytree(photos, tmp_path / "mount" / "photos")
+    rows, shown = merge_halves(ready, [f"{photos}{name}", f"{copy}{name}"], tmp_path)
+    assert rows == (35 if name == "/list.csv" else 30)
+    note = next(line for line in shown.splitlines() if line.startswith("note: the images"))
+    assert f"{photos}{name}," in note
+    assert f"{copy}{name}" in note
+    assert "note: the images" not in merge_halves(ready, [photos, photos], tmp_path / "same")[1]
+
+
+@pytest.mark.parametrize("name", ["", "/*/*.png", "/list.csv"])
+def test_shards_of_different_collections_are_refused(name: str, ready: Path, photos: Path, tmp_path: Path) -> None:
+    list_source(photos)
+    other = shutil.copytree(photos, tmp_path / "others")
+    with (other / "list.csv").open("a") as file:
+        file.write("00.png\n")
+    with pytest.raises(LongtailError, match=rf"{other}.*{photos}"):
+        merge_halves(ready, [f"{photos}{name}", f"{other}{name}"], tmp_path)
+    assert not (tmp_path / "all.csv").exists()
+
+
+def test_shards_of_two_tables_of_one_size_are_refused(ready: Path, photos: Path, tmp_path: Path) -> None:
+    header, *names = list_source(photos).read_text().splitlines()
+    (photos / "turned.csv").write_text("\n".join([header, *names[::-1]]) + "\n")
+    with pytest.raises(LongtailError, match="more than one"):
+        merge_halves(ready, [photos / "list.csv", photos / "turned.csv"], tmp_path)
 
 
 def test_a_finished_shard_is_kept_and_takes_new_images(ready: Path, photos: Path, tmp_path: Path) -> None:

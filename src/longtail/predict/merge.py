@@ -16,7 +16,16 @@ from rich.console import Console
 from longtail.console import Reporter
 from longtail.errors import LongtailError, UsageError, listed
 from longtail.files import is_stream, output_place
-from longtail.predict.parts import Part, count_doubles, identities, list_parts, rows_of, skipped_path, write_tables
+from longtail.predict.parts import (
+    Job,
+    Part,
+    count_doubles,
+    identities,
+    list_parts,
+    rows_of,
+    skipped_path,
+    write_tables,
+)
 from longtail.predict.predict import PredictionReport
 from longtail.predict.table import PROBLEM, Format, table_format
 from longtail.remote import Place, RemotePath, place_of
@@ -48,8 +57,8 @@ def merge_parts(
 
     Raises:
         UsageError: No such folder, or an unknown suffix.
-        LongtailError: A shard is missing or there twice, shards are of different models, options or numbers, an image
-            is in two of them, or a table that cannot be written.
+        LongtailError: A shard is missing or there twice, shards are of different models, options, collections or
+            numbers, a row of a table is in two of them, or a table that cannot be written.
     """
     folder, path = place_of(folder), output_place(out)
     kind = table_format(path, format)
@@ -64,11 +73,13 @@ def merge_parts(
         raise UsageError(f"--out {out} would overwrite one of the parts: name another file.")
     _refuse_mixture(parts)
     _refuse_missing(folder, parts, reporter)
-    images = identities(parts)
-    if twice := len(images) - len(np.unique(images)):
-        raise LongtailError(
-            f"{twice:,} images are in more than one of the parts in {folder}: they are of different collections; "
-            "predict the shards of one of them."
+    if parts[0].job.is_table or parts[0].job.shard is None:  # elsewhere the key of an image is that of its shard
+        _refuse_doubles(folder, parts)
+    if moved := next((part for part in parts if part.job.images[0] != parts[0].job.images[0]), None):
+        reporter.say(
+            f"note: the images of {parts[0].path.name} were in {parts[0].job.images[0]}, those of {moved.path.name} "
+            f"in {moved.job.images[0]}",
+            style="yellow",
         )
     write_tables(parts, parts[0].job.columns, path, kind)
     report.skipped, report.later = sum(part.bad for part in parts), sum(part.later for part in parts)
@@ -97,16 +108,20 @@ def _is_same(path: Place, other: Place) -> bool:
 
 
 def _refuse_mixture(parts: Sequence[Part]) -> None:
-    """Check that parts are of one model, of the same options, and of the same number of shards."""
+    """Check that parts are of one model, of the same options, of one collection, and of one number of shards."""
     first = parts[0]
     for part in parts[1:]:
         job, shard = part.job, part.job.shard
         words = [word for word in first.job.differences(job) if word in {"model", "options"}]
-        words += ["images"] if job.is_table != first.job.is_table else []
         if words:
             raise LongtailError(
                 f"{part.path} is of another command than {first.path} (other {' and '.join(words)}): remove one of "
                 "the two, and predict its shard as the others."
+            )
+        if _collection(job) != _collection(first.job):
+            raise LongtailError(
+                f"{part.path} is of {_described(job)}, {first.path} is of {_described(first.job)}: remove one of the "
+                "two, and predict its shard of the collection of the others."
             )
         count, other = (None if each is None else each.count for each in (first.job.shard, shard))
         if count != other:
@@ -114,6 +129,34 @@ def _refuse_mixture(parts: Sequence[Part]) -> None:
             raise LongtailError(
                 f"{first.path} is {numbers[0]}, {part.path} is {numbers[1]}: keep the parts of one division."
             )
+
+
+def _collection(job: Job) -> tuple[str | int, ...]:
+    """Return what a collection has in common wherever it is mounted.
+
+    That is the size of a table, the name of a folder, or a pattern from the folder before its wildcards on.
+    """
+    path, *sizes = job.images
+    if job.is_table:
+        return ("table", *sizes[:1])
+    names = Path(str(path)).parts
+    first = next((index for index, name in enumerate(names) if "*" in name or "?" in name), len(names))
+    return names[max(0, first - 1) :]
+
+
+def _described(job: Job) -> str:
+    path, *sizes = job.images
+    return f"{path} ({sizes[0]:,} bytes)" if sizes else str(path)
+
+
+def _refuse_doubles(folder: Place, parts: Sequence[Part]) -> None:
+    """Check that each image is in one part."""
+    images = identities(parts)
+    if twice := len(images) - len(np.unique(images)):
+        raise LongtailError(
+            f"{twice:,} images are in more than one of the parts in {folder}: they are of different collections; "
+            "predict the shards of one of them."
+        )
 
 
 def _refuse_missing(folder: Place, parts: Sequence[Part], reporter: Reporter) -> None:
