@@ -190,7 +190,7 @@ def test_where_nothing_can_be_chosen_accuracy_takes_a_classifier_that_balances_n
     assert accurate.portfolio_ is None
     assert accurate.assumed_prior_ == "train"
     assert balanced.assumed_prior_ == "uniform"
-    assert (cosine.assumed_prior_, cosine.model_.head_name) == ("uniform", "cosine")
+    assert (cosine.assumed_prior_, cosine.model_.head_name) == ("uniform", "standardized-cosine")
 
 
 def test_rows_of_a_group_stay_together_where_a_choice_is_made() -> None:

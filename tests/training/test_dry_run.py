@@ -57,7 +57,7 @@ def test_where_none_will_be_chosen_the_plan_names_the_usual_one(
     asked = with_options(asked, options)
     for option, value, loss in (
         ("model.head", "auto", "weighted"),
-        ("model.head", "cosine", "cross-entropy"),
+        ("model.head", "cosine", "ldam"),
         ("training.metric", "accuracy", "cross-entropy"),
     ):
         (line,) = [

@@ -194,7 +194,7 @@ class Split:
 
     @property
     def _further_columns(self) -> list[str]:
-        return [*self.renamed, *(name for name in self.rows.column_names if name not in ("image", "label"))]
+        return [*(name for name in self.rows.column_names if name not in ("image", "label")), *self.renamed]
 
     def encoded(self, index: int) -> Encoded:
         """Return the stored form of one image: ``{"bytes": ..., "path": ...}``."""
