@@ -223,7 +223,8 @@ def _read_parquet(
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # PyArrow itself opens no file whose path is not UTF-8.
+        with path.open("rb") as source, pq.ParquetFile(source) as file:
             names = [name for name in columns if name in file.schema_arrow.names]
             missing = [name for name, column in columns.items() if column.required and name not in names]
             if missing:

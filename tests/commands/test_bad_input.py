@@ -414,15 +414,3 @@ def test_a_column_without_a_table_is_refused(cli: Call, finished: Any, tmp_path:
     done = cli("predict", finished.folder, tmp_path, "--image-column", "x", "--out", tmp_path / "o.csv")
     assert "leave --image-column out" in done.complaint
     assert done.status == 2
-
-
-@pytest.mark.parametrize(("images", "out"), [("x.csv.skipped.csv", "x.csv"), ("file://{}/list.csv", "list.csv")])
-def test_predict_never_overwrites_its_input(images: str, out: str, cli: Call, finished: Any, tmp_path: Path) -> None:
-    word = images.format(tmp_path)
-    table = tmp_path / Path(word).name
-    table.write_text("path\na.png\n")
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    done = cli("predict", finished.folder, word if "file:" in word else table, "--out", tmp_path / out)
-    assert "overwrite" in done.complaint
-    assert done.status == 2
-    assert table.read_text() == "path\na.png\n"

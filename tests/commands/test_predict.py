@@ -119,6 +119,38 @@ def test_predict_and_report_into_a_folder_name_a_file(cli: Call, finished: Any, 
     assert "report.html" in cli("report", finished.folder, "--out", tmp_path).complaint
 
 
+@pytest.mark.parametrize(
+    ("images", "out", "options"),
+    [
+        ("list.csv", "list.csv", ()),
+        ("file://{}/list.csv", "list.csv", ()),
+        ("list.csv", "file://localhost{}/list.csv", ()),
+        ("x.csv.skipped.csv", "x.csv", ()),
+        ("file://{}/x.csv.skipped.csv", "{}/x.csv", ()),
+        ("parts/_skipped.csv", "parts", ("--ray",)),
+    ],
+)
+def test_an_input_is_never_overwritten(
+    cli: Call,
+    finished: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: str,
+    out: str,
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = next(write_digits(tmp_path / "photos").rglob("*.png"))
+    table = tmp_path / images.removeprefix("file://{}/")
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(f"path\n{photo}\n")
+    words = ("predict", finished.folder, images.format(tmp_path), "--out", out.format(tmp_path), *options)
+    done = cli(*words)
+    assert done.status == 2
+    assert "overwrite" in done.complaint
+    assert table.read_text() == f"path\n{photo}\n"
+
+
 def test_shards_are_predicted_and_merged(cli: Call, finished: Any, tmp_path: Path) -> None:
     source, parts, out = write_digits(tmp_path / "photos"), tmp_path / "parts", tmp_path / "answers.csv"
     for number in ("1", "2"):

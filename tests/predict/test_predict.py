@@ -157,13 +157,39 @@ def test_file_names_that_are_not_utf8(run: Path, tmp_path: Path) -> None:
         pytest.skip("this file system takes only UTF-8 names")
     report = predict_images(run, folder, tmp_path / "out.csv")
     assert [row["path"] for row in _rows(report.out)] == [str(folder / name)]
-    other = folder.rename(tmp_path / os.fsdecode(b"folder \xe9"))
-    assert predict_images(run, other, tmp_path / "part-1.parquet", shard="1/1").predicted == 1
-    assert predict_images(run, other, tmp_path / "part-1.parquet", shard="1/1").earlier == 1  # it can be read again
-    table = tmp_path / os.fsdecode(b"t\xe9.csv")
-    table.write_bytes(b"path,name\nfolder \xe9/caf\xe9%2C.png,a\n,b\n")
-    report = predict_images(run, table, tmp_path / "rows.csv")
-    assert (report.predicted, report.skipped) == (0, 2)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder whose path is not UTF-8, with an image."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes only UTF-8 names")
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    return folder
+
+
+def test_a_folder_whose_path_is_not_utf8(run: Path, odd: Path) -> None:
+    for number in range(2):
+        report = predict_images(run, odd, odd / "part.parquet", shard="1/1")
+        assert (report.predicted, report.earlier) == ((1, 0), (0, 1))[number]
+        assert predict_images(run, odd, odd / "out.csv").predicted == 1
+    assert [row["path"] for row in _rows(odd / "out.csv")] == [str(odd / "a.png")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_whose_path_is_not_utf8(kind: str, run: Path, odd: Path) -> None:
+    table = odd / (os.fsdecode(b"t\xe9.") + kind)
+    if kind == "csv":
+        table.write_text("path,id\na.png,1\n,2\n")
+    else:
+        with table.open("wb") as file:
+            pq.write_table(pa.table({"path": ["a.png", None]}), file)
+    report = predict_images(run, table, odd / "out.csv")
+    assert (report.predicted, report.skipped) == (1, 1)
+    assert r"t\udce9" in _rows(odd / "out.csv.skipped.csv")[0]["problem"]
 
 
 def test_reading_ahead_is_bounded(images: Path) -> None:

@@ -86,7 +86,7 @@ def predict(
             raise UsageError("--ray divides the images itself: leave --shard out.")
         if format is not None:
             raise UsageError("--ray writes Parquet: leave --format out, and give it to --merge.")
-        report = predict_on_ray(run, images, _folder(out), address=ray, device=device, **common)
+        report = predict_on_ray(run, images, _folder(out, images), address=ray, device=device, **common)
         if not report.predicted and not report.earlier:
             raise LongtailError(f"none of the {report.skipped} files in {images!r} can be read as an image.")
         return
@@ -143,9 +143,13 @@ def _table(
     return path
 
 
-def _folder(out: str) -> Place:
+def _folder(out: str, images: str) -> Place:
     """Return the folder of the parts that a cluster writes."""
+    from longtail.predict.ray_pipeline import SKIPPED
+
     path = output_place(out)
     if path.suffix.lower() in {".csv", ".tsv", ".parquet"} or is_stream(path) or path.is_file():
         raise UsageError(f"--ray writes a folder of parts, not {out}: name a folder, and make the table by --merge.")
+    if isinstance(path, Path):
+        refuse_inputs(path / SKIPPED, [local_path(images)], f"--out {out}")
     return path

@@ -170,7 +170,8 @@ def list_parts(folder: Place, pattern: str = "part-*.parquet") -> list[Part]:
 def _opened(path: Place) -> Iterator[pq.ParquetFile]:
     """Open a part; what is damaged in it may be met only when its rows are read."""
     try:
-        with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
+        # PyArrow itself opens no file whose path is not UTF-8.
+        with path.open("rb") if isinstance(path, Path) else path.open() as source, pq.ParquetFile(source) as file:
             yield file
     except FileNotFoundError as error:
         raise LongtailError(f"{path} was removed by another command: repeat this one.") from error

@@ -254,7 +254,7 @@ def job_of(
         images=tuple(identity),
         model=model_digest(run),
         options={
-            "column": column,
+            "column": None if column is None else escaped(column),
             "top_k": top_k,
             "prior": info.scores(torch.zeros(1, len(info.classes))).tolist() if prior else None,
         },

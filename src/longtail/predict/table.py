@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from longtail.errors import UsageError
 from longtail.files import is_stream, writing
+from longtail.predict.images import escaped
 from longtail.predict.predictor import NUMBERS
 from longtail.remote import Place
 
@@ -64,7 +65,7 @@ def path_columns(names: Sequence[str]) -> dict[str, pa.Array]:
         >>> {name: column.to_pylist() for name, column in path_columns(["a.png", "\udce9.png"]).items()}
         {'path': ['a.png', '\\udce9.png'], 'path_bytes': [None, b'\xe9.png']}
     """
-    texts = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    texts = [escaped(name) for name in names]
     pairs = zip(names, texts, strict=True)
     raw = [None if text == name else name.encode("utf-8", "surrogateescape") for name, text in pairs]
     return {"path": pa.array(texts, pa.string()), RAW_PATH: pa.array(raw, pa.binary())}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,8 @@ def _tables(folder: Path) -> set[Path]:
     return directly or below
 
 
-def open_parquet(path: str | Path) -> pq.ParquetFile:
+@contextmanager
+def open_parquet(path: str | Path) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file to be read page by page, not a row group at a time.
 
     Raises:
@@ -80,12 +81,15 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        raise LongtailError(
-            f"{str(path)!r} is not a readable Parquet file ({first_line(error)}): fetch it again."
-        ) from None
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(Path(path).open("rb"))  # PyArrow itself opens none whose path is not UTF-8
+            file = stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20))
+        except (pa.ArrowException, OSError) as error:
+            raise LongtailError(
+                f"{str(path)!r} is not a readable Parquet file ({first_line(error)}): fetch it again."
+            ) from None
+        yield file
 
 
 def _num_rows(file: Path) -> int:
