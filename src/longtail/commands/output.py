@@ -24,6 +24,7 @@ from longtail.config.stage import StageConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import DISK_FULL, REPLACED, cannot_write, descriptor_of, is_stream, output_path, system_errors
 from longtail.formatting import duration_text, figure_text, interval_text, percent
+from longtail.remote import Place, local_path
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -375,19 +376,20 @@ def destination(
     return Destination(path, replaces=path.exists())
 
 
-def refuse_inputs(path: Path, inputs: Sequence[str], words: str) -> None:
+def refuse_inputs(path: Place, inputs: Sequence[str], words: str) -> None:
     """Refuse to write a file that is an input of the command.
 
     Args:
-        path: The file to write.
-        inputs: The inputs, files or not.
+        path: The file to write; a remote one is none of them.
+        inputs: The inputs as given, files, their ``file://`` URLs or something else.
         words: What would write it.
 
     Raises:
         UsageError: It is one of them.
     """
     for word in inputs:
-        if path.exists() and Path(word).is_file() and path.samefile(word):
+        file = Path(local_path(word))
+        if isinstance(path, Path) and path.exists() and file.is_file() and path.samefile(file):
             raise UsageError(f"{words} would overwrite {word!r}, an input of this command: name another file.")
 
 

@@ -14,7 +14,7 @@ from longtail.config.options import Count, EngineName
 from longtail.config.schema import TrainingConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.files import is_stream, output_place
-from longtail.remote import Place, RemotePath, local_path, place_of
+from longtail.remote import Place, RemotePath, place_of
 
 
 def predict(
@@ -135,9 +135,8 @@ def _table(
     if isinstance(place, RemotePath):
         table_format(place, format)  # a name that does not end in one is refused
         return place
-    files = [local_path(word) for word in inputs]
-    path = destination(str(place), tuple(SUFFIXES), example="predictions.csv", inputs=files).path
-    refuse_inputs(Path(str(skipped_path(path))), files, f"the list of files that --out {out} leaves out")
+    path = destination(str(place), tuple(SUFFIXES), example="predictions.csv", inputs=inputs).path
+    refuse_inputs(skipped_path(path), inputs, f"the list of files that --out {out} leaves out")
     if table_format(path, format) == "parquet":
         refuse_terminal(path, "Parquet")
     return path
@@ -150,6 +149,5 @@ def _folder(out: str, images: str) -> Place:
     path = output_place(out)
     if path.suffix.lower() in {".csv", ".tsv", ".parquet"} or is_stream(path) or path.is_file():
         raise UsageError(f"--ray writes a folder of parts, not {out}: name a folder, and make the table by --merge.")
-    if isinstance(path, Path):
-        refuse_inputs(path / SKIPPED, [local_path(images)], f"--out {out}")
+    refuse_inputs(path / SKIPPED, [images], f"--out {out}")
     return path

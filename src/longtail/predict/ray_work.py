@@ -92,9 +92,9 @@ def _predictor(
         LongtailError: The run is not of the digest ``model`` any more.
     """
     folder = local_run(run)
-    if model_digest(folder) != model:
-        raise LongtailError(f"{run} has changed since its predictions began: begin anew with --restart.")
     predictor = Predictor(folder, device=device, engine=engine)
+    if model_digest(folder) != model:  # of what has been read by now
+        raise LongtailError(f"{run} has changed since its predictions began: begin anew with --restart.")
     if prior is not None:
         predictor.info = with_prior(predictor.info, prior)
     return predictor

@@ -135,8 +135,7 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
         raise LongtailError(f"{spec!r} holds {contents}: put the images of each class in a folder named after it.")
     findings: list[Finding] = []
     if loose:
-        message = f"{loose} image{'s' * (loose > 1)} next to the class folders left out"
-        findings.append(Finding("warning", message, "move each into the folder of its class", "image-without-class"))
+        findings.append(_without_class(loose, "next to the class folders"))
     named = {folder: split for folder in folders if (split := split_name(folder.name)) is not None}
     bare = [folder for folder in named if not subfolders(folder)]
     folder_of: dict[str, Path] = {}
@@ -162,10 +161,7 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
         raise LongtailError(f"{spec!r} has {filled} but no train/: name the training folder train.")
     for folder in named:
         if loose := _loose_images(folder):
-            message = f"{loose} image{'s' * (loose > 1)} in {folder.name}/ outside of class folders left out"
-            findings.append(
-                Finding("warning", message, "move each into the folder of its class", "image-without-class")
-            )
+            findings.append(_without_class(loose, f"in {folder.name}/ outside of class folders"))
         elif folder in bare:
             message = f"{folder.name}/ is empty, so that the source has no such split"
             findings.append(Finding("note", message, "put class folders in it, or remove it", "split-empty"))
@@ -174,6 +170,11 @@ def _layout(root: Path, spec: str) -> tuple[dict[str, Path], list[Finding]]:
         message = f"folders next to train/ that name no split are left out ({', '.join(other[:5])})"
         findings.append(Finding("note", message, "move class folders into train/", "folder-without-split"))
     return {split: folder_of[split] for split in SPLIT_NAMES if split in folder_of}, findings
+
+
+def _without_class(images: int, where: str) -> Finding:
+    message = f"{images} image{'s' * (images > 1)} {where} left out"
+    return Finding("warning", message, "move each into the folder of its class", "image-without-class")
 
 
 def _loose_images(folder: Path) -> int:
